@@ -1,0 +1,7 @@
+"""``python -m crispseg`` is the command ``crispseg``."""
+
+import sys
+
+from crispseg.cli import main
+
+sys.exit(main())

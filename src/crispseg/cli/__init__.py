@@ -1,0 +1,83 @@
+"""The command line: parse, call one function, print. One module a command; nothing is computed here.
+
+A command module has ``SUMMARY`` (one line), ``add_arguments(parser)`` and ``run(arguments) -> exit code``. It is imported
+only when it is asked for, so that ``crispseg --help`` does not wait for torch.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from crispseg._version import __version__
+from crispseg.errors import CrispsegError, UsageError, nearest
+
+COMMANDS = {
+    "train": "train a segmenter from a config",
+    "evaluate": "measure a trained run at the boundary",
+    "predict": "write masks for images",
+    "demo": "see the whole thing on generated scenes",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command named by ``argv`` (default: the process's arguments) and return its exit code.
+
+    0: done. 1: it failed (one line on stderr says at what). 2: it was asked for wrongly. 130: interrupted.
+    A traceback is shown only with ``--debug``.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        return _dispatch(words)
+    except CrispsegError as error:
+        if debug:
+            raise
+        _say(error)
+        return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        _say(error)
+        return 1
+    except KeyboardInterrupt:
+        print("\ncrispseg: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        _say(f"{type(error).__name__}: {error} (this is a bug in crispseg; --debug shows where)")
+        return 1
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"crispseg {__version__}")
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        raise UsageError(f"no such command: {name!r}{nearest(name, COMMANDS)}")
+    module = importlib.import_module(f"crispseg.cli.{name}")
+    from crispseg.cli._parser import make_parser
+
+    parser = make_parser(prog=f"crispseg {name}", description=module.__doc__)
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(rest)))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
+    return "\n".join(
+        ["crispseg: crisp boundaries for semantic segmentation", "", "usage: crispseg COMMAND [--debug] …", "", *lines]
+        + ["", "crispseg COMMAND --help says more; crispseg --version prints the version."]
+    )
+
+
+def _say(message: object) -> None:
+    text = " ".join(str(message).split(os.linesep)) if os.linesep in str(message).strip() else str(message).strip()
+    print(f"crispseg: error: {text}", file=sys.stderr)

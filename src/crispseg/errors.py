@@ -1,0 +1,39 @@
+"""The two kinds of error that a user can cause. Each message says what was expected, what was found, and where.
+
+Not here: exceptions about tensors (wrong shape, wrong dtype); those are plain ValueError and TypeError.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CrispsegError(Exception):
+    """Something that the command line reports in one line, without a traceback. Exit code 1."""
+
+    exit_code = 1
+
+
+class DataError(CrispsegError):
+    """A file or a data set is not what it has to be; the message names the file. Exit code 1."""
+
+
+class UsageError(CrispsegError):
+    """The command, the configuration or an argument is wrong; nothing was started. Exit code 2."""
+
+    exit_code = 2
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the known word nearest to ``word``, or the list of known words.
+
+    >>> nearest("charbonier", ["charbonnier", "gaussian"])
+    "; did you mean 'charbonnier'?"
+    >>> nearest("?", ["a", "b"])
+    '; known: a, b'
+    """
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    shown = ", ".join(options[:20]) + (", …" if len(options) > 20 else "")
+    return f"; known: {shown}"

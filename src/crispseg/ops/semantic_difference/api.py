@@ -1,0 +1,114 @@
+"""``semantic_difference``: check the arguments, choose the implementation, call it. The mathematics is in ``reference``."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from crispseg.errors import nearest
+from crispseg.ops.semantic_difference import reference
+from crispseg.similarity import NAMES, PER_CHANNEL, Scale, SimilarityName
+
+IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {"reference": reference.semantic_difference}
+
+
+def semantic_difference(
+    u: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    *,
+    similarity: SimilarityName = "charbonnier",
+    scale: Scale = 1.0,
+    contrast: bool = False,
+    dilation: int = 1,
+    groups: int = 1,
+    impl: str = "auto",
+) -> Tensor:
+    """Semantic Difference Convolution: differences between neighbours of u, weighted by what the guide v says of them.
+
+        y_p = Σ_{q∈N(p)} W_{q−p} · [ S(v_p, v_q) ⊙ (u_q − u_p) ]
+
+    y is a boundary response: zero where u is locally constant. The centre tap of W plays no part. A border pixel
+    repeats beyond the border, as replicate padding does.
+
+    Parameters
+    ----------
+    u
+        Features, (B, C, H, W), floating point.
+    v
+        Guide on the same grid, (B, D, H, W). ``charbonnier`` compares channel by channel and needs D = C.
+    weight
+        W, (C_out, C / groups, k, k), k odd.
+    similarity
+        S: ``"charbonnier"``, ``"gaussian"``, ``"cosine"`` or ``"one"``; see :mod:`crispseg.similarity`.
+    scale
+        λ > 0, the step of v (in units of v) that counts as an edge: a number, or a tensor (D,), one a guide channel.
+    contrast
+        Use 1 − S: let differences across classes pass instead of those inside a class.
+    dilation
+        Distance in pixels between neighbouring taps.
+    groups
+        As in a convolution; ``groups=C`` is depthwise.
+    impl
+        ``"auto"`` or the name of an implementation (``"reference"``). All give the same answer.
+
+    Returns
+    -------
+    Tensor
+        y, (B, C_out, H, W).
+
+    Raises
+    ------
+    ValueError
+        A shape, a name or a scale that does not fit; the message says what was expected and what was found.
+    TypeError
+        u, v or weight is not floating point.
+
+    References
+    ----------
+    Tan, Wu, Pi: Semantic Diffusion Network for Semantic Segmentation, NeurIPS 2022, arXiv 2302.02057.
+
+    Examples
+    --------
+    >>> import torch
+    >>> u, v = torch.rand(2, 8, 5, 7), torch.rand(2, 8, 5, 7)
+    >>> semantic_difference(u, v, torch.rand(4, 8, 3, 3)).shape
+    torch.Size([2, 4, 5, 7])
+    """
+    _check(u, v, weight, similarity, scale, dilation, groups)
+    if impl != "auto" and impl not in IMPLEMENTATIONS:
+        raise ValueError(f"no implementation {impl!r}{nearest(impl, ['auto', *IMPLEMENTATIONS])}")
+    function = IMPLEMENTATIONS["reference" if impl == "auto" else impl]
+    return function(
+        u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups
+    )
+
+
+def _check(
+    u: Tensor, v: Tensor, weight: Tensor, similarity: str, scale: Scale, dilation: int, groups: int
+) -> None:
+    if similarity not in NAMES:
+        raise ValueError(f"no similarity {similarity!r}{nearest(similarity, NAMES)}")
+    for name, tensor in (("u", u), ("v", v), ("weight", weight)):
+        if tensor.ndim != 4:
+            raise ValueError(f"{name} must have 4 dimensions, found shape {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name} must be floating point, found {tensor.dtype}")
+    if (u.shape[0], *u.shape[2:]) != (v.shape[0], *v.shape[2:]):
+        raise ValueError(f"u and v must share batch, height and width, found {tuple(u.shape)} and {tuple(v.shape)}")
+    if similarity in PER_CHANNEL and v.shape[1] != u.shape[1]:
+        raise ValueError(f"{similarity} compares channel by channel: v needs {u.shape[1]} channels, found {v.shape[1]}")
+    c_out, c_in, k_y, k_x = weight.shape
+    if k_y != k_x or k_x % 2 == 0:
+        raise ValueError(f"weight must be square and odd in its last two dimensions, found {k_y}×{k_x}")
+    if groups < 1 or c_out % groups or c_in * groups != u.shape[1]:
+        raise ValueError(
+            f"weight must be (C_out, C / groups, k, k) with C = {u.shape[1]} and groups = {groups} dividing both, "
+            f"found {tuple(weight.shape)}"
+        )
+    if dilation < 1:
+        raise ValueError(f"dilation must be at least 1, found {dilation}")
+    if isinstance(scale, Tensor):
+        if scale.ndim > 1 or scale.numel() not in (1, v.shape[1]):
+            raise ValueError(f"scale must be a number or ({v.shape[1]},), found shape {tuple(scale.shape)}")
+    elif not scale > 0:
+        raise ValueError(f"scale must be positive, found {scale}")

@@ -1,0 +1,59 @@
+"""The stencil: neighbour offsets, shifted views, their adjoint, and the border rule. The one home of all three.
+
+A neighbour q of pixel p is q = p + (dy, dx). **Border rule**: a coordinate that leaves the map is clamped to it, so the
+border pixel repeats (what ``F.pad(mode="replicate")`` does). The border is built by slicing and ``torch.cat``, because
+inductor of torch 2.15 breaks on the backward of replicate padding for channels-last input.
+
+Not here: what is done with the neighbours.
+"""
+
+import torch
+from torch import Tensor
+
+Offset = tuple[int, int]
+
+
+def offsets(kernel_size: int, dilation: int = 1) -> list[Offset]:
+    """Return (dy, dx) of every tap in the row-major order of ``weight.flatten(-2)``; the middle one is (0, 0).
+
+    >>> offsets(3)[:4]
+    [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
+    """
+    r = kernel_size // 2
+    return [(dy * dilation, dx * dilation) for dy in range(-r, r + 1) for dx in range(-r, r + 1)]
+
+
+def pad(x: Tensor, radius: int) -> Tensor:
+    """Repeat the border of ``x`` (…, H, W) ``radius`` times on all four sides: (…, H + 2r, W + 2r)."""
+    for dim in (-2, -1):
+        first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
+        x = torch.cat([first] * radius + [x] + [last] * radius, dim=dim)
+    return x
+
+
+def pad_adjoint(g: Tensor, radius: int) -> Tensor:
+    """Transpose of :func:`pad`: fold the border of ``g`` (…, H + 2r, W + 2r) back onto the map, (…, H, W)."""
+    for dim in (-1, -2):
+        n = g.shape[dim] - 2 * radius
+        inner = g.narrow(dim, radius, n).clone()
+        inner.narrow(dim, 0, 1).add_(g.narrow(dim, 0, radius).sum(dim, keepdim=True))
+        inner.narrow(dim, n - 1, 1).add_(g.narrow(dim, n + radius, radius).sum(dim, keepdim=True))
+        g = inner
+    return g
+
+
+def view(padded: Tensor, offset: Offset, radius: int) -> Tensor:
+    """The view of a padded map in which pixel p shows its neighbour p + ``offset``; no copy."""
+    dy, dx = offset
+    height, width = padded.shape[-2] - 2 * radius, padded.shape[-1] - 2 * radius
+    return padded[..., radius + dy : radius + dy + height, radius + dx : radius + dx + width]
+
+
+def shifted(x: Tensor, offset: Offset) -> Tensor:
+    """Return x_{p + offset} at every pixel p, borders repeated; same shape as ``x`` (…, H, W).
+
+    >>> shifted(torch.tensor([[1.0, 2.0, 3.0]]), (0, 1))
+    tensor([[2., 3., 3.]])
+    """
+    radius = max(map(abs, offset))
+    return view(pad(x, radius), offset, radius)
