@@ -1,0 +1,117 @@
+"""How every benchmark measures: interleaved timings, peak resident memory, and a stamp of where and when.
+
+Interleaving: the rivals take turns, round after round, so that a slow minute of the machine falls on all of them alike;
+a ratio is then taken between medians of the same run.
+
+Memory is the resident set as the kernel counts it (Linux only), so that scratch space which torch's allocator never
+sees, oneDNN's for example, counts too.
+
+Not here: what is measured.
+"""
+
+import ctypes
+import datetime
+import gc
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crispseg.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+M_MMAP_THRESHOLD = -3  # <malloc.h>: blocks above this size are mapped, and so leave the resident set when freed
+
+
+def interleaved(
+    rivals: Mapping[str, Callable[[], object]], *, seconds: float = 10.0, least: int = 5, most: int = 200
+) -> dict[str, list[float]]:
+    """Time ``rivals`` in turns: one warm-up round, then ``least`` to ``most`` rounds until ``seconds`` are spent.
+
+    Returns the seconds of every call, by name.
+    """
+    for call in rivals.values():
+        call()
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    end = time.perf_counter() + seconds
+    for turn in range(most):
+        if turn >= least and time.perf_counter() > end:
+            break
+        for name, call in rivals.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+    """The median of each list, in the unit of the list."""
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes by which the resident set rose at its highest while ``call`` ran, what it returned included.
+
+    A first call warms caches and is not counted.
+    """
+    libc = ctypes.CDLL("libc.so.6")
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 16)
+    call()
+    gc.collect()
+    libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the high-water mark
+    before = _status("VmRSS")
+    call()
+    return max(0, _status("VmHWM") - before)
+
+
+def stamp() -> dict[str, Any]:
+    """Where and when: commit (``+`` if the tree differs from it), date, processor, threads, versions."""
+    return {
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def save(subject: str, rows: Any) -> Path:
+    """Write ``benchmarks/results/<subject>.json``, the rows with the stamp; return the path."""
+    path = RESULTS / f"{subject}.json"
+    write_json(path, {"stamp": stamp(), "rows": rows})
+    return path
+
+
+def _status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}")
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    return run.stdout.strip()
+
+
+def _processor() -> str:
+    """The model with the family and the vector unit, since clouds hide the number behind a plain brand name."""
+    fields = dict(
+        (part.strip() for part in line.split(":", 1))
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        if ":" in line
+    )
+    flags = fields.get("flags", "")
+    vector = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
+    name, family, model = fields.get("model name", platform.processor()), fields.get("cpu family"), fields.get("model")
+    return f"{name} (family {family}, model {model}, {vector})"
