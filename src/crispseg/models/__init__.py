@@ -1,0 +1,9 @@
+"""Encoders, decoders and whole networks."""
+
+from crispseg.models.build import build_model
+from crispseg.models.decoders import FCNDecoder, SemanticFPNDecoder
+from crispseg.models.encoders import TimmEncoder
+from crispseg.models.refined import RefinedDecoder
+from crispseg.models.segmenter import SegmentationModel
+
+__all__ = ["FCNDecoder", "RefinedDecoder", "SegmentationModel", "SemanticFPNDecoder", "TimmEncoder", "build_model"]

@@ -1,0 +1,95 @@
+"""``build_model``: names to networks. The dicts of functions here are the registry.
+
+Not here: the networks.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from crispseg.errors import UsageError, nearest
+from crispseg.models.decoders import Decoder, FCNDecoder, SemanticFPNDecoder
+from crispseg.models.encoders import TimmEncoder
+from crispseg.models.refined import RefinedDecoder
+from crispseg.models.segmenter import AuxiliaryHead, SegmentationModel
+from crispseg.nn import SemanticDiffusionNeck
+from crispseg.nn.operators import OPERATORS
+
+Placement = Literal["encoder", "decoder"]
+
+DECODERS: dict[str, Callable[..., Decoder]] = {"fcn": FCNDecoder, "semantic_fpn": SemanticFPNDecoder}
+SINGLE_SCALE = frozenset({"fcn"})
+"""Decoders that read the deepest map alone: their neck refines that one, guided by its own stride-2 convolution."""
+
+
+def build_model(
+    encoder: str,
+    decoder: str,
+    num_classes: int,
+    *,
+    neck: str = "sdn",
+    placement: Placement = "encoder",
+    pretrained: bool | str | Path = True,
+    decoder_channels: int = 128,
+    auxiliary: bool = False,
+    neck_options: Mapping[str, Any] | None = None,
+) -> SegmentationModel:
+    """Build a segmenter with or without the Semantic Diffusion Network.
+
+    Under the same random seed the encoder and the decoder get the same weights whatever the neck, and a fresh neck is
+    the identity: with and without it the logits are the same.
+
+    Parameters
+    ----------
+    encoder
+        A timm model name.
+    decoder
+        ``"fcn"`` (single-scale) or ``"semantic_fpn"`` (multi-scale).
+    num_classes
+        Number of classes K.
+    neck
+        ``"sdn"``; ``"none"``; or a control in the operator's place: ``"conv"`` (plain 3×3), ``"central"`` (S ≡ 1).
+    placement
+        ``"encoder"``: between encoder and decoder, on every map the decoder reads (the paper's). ``"decoder"``: on the
+        decoder's fused map, guided by a first head's probabilities, with a second, supervised head (ours).
+    pretrained
+        As in :class:`crispseg.models.TimmEncoder`.
+    decoder_channels
+        Width of the decoder.
+    auxiliary
+        Add a head on an encoder map, supervised in training only.
+    neck_options
+        Passed on to :class:`crispseg.nn.SemanticDiffusion`.
+
+    Raises
+    ------
+    UsageError
+        An unknown name; the nearest known one is offered.
+
+    Examples
+    --------
+    >>> model = build_model("tf_efficientnet_lite0", "semantic_fpn", 11, pretrained=False, placement="decoder")
+    >>> type(model.decoder).__name__
+    'RefinedDecoder'
+    """
+    necks = ["none", *OPERATORS]
+    for kind, name, known in (
+        ("decoder", decoder, list(DECODERS)),
+        ("neck", neck, necks),
+        ("placement", placement, ["encoder", "decoder"]),
+    ):
+        if name not in known:
+            raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
+    backbone = TimmEncoder(encoder, pretrained)
+    plain = DECODERS[decoder](backbone.channels, num_classes, channels=decoder_channels)
+    auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
+    # The neck is made last, so that the same seed gives the same weights to everything else.
+    options = {"operator": neck, **(neck_options or {})}
+    if neck == "none":
+        return SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
+    if placement == "decoder":
+        return SegmentationModel(backbone, nn.Identity(), RefinedDecoder(plain, **options), auxiliary_head)
+    channels = backbone.channels[-1] if decoder in SINGLE_SCALE else backbone.channels
+    return SegmentationModel(backbone, SemanticDiffusionNeck(channels, **options), plain, auxiliary_head)

