@@ -1,0 +1,118 @@
+"""``SegmentationDataset``: from samples to the tensors a network trains on. Files are read and checked elsewhere."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from crispseg.data.classes import ClassSet
+from crispseg.data.images import exif_orientation, open_picture, read_image
+from crispseg.data.labels import read_label
+from crispseg.data.samples import Sample
+from crispseg.data.transforms import Size, resize_image, resize_label
+from crispseg.errors import DataError
+
+
+class Item(TypedDict):
+    """What the data set gives: image float32 (3, H, W), RGB in [0, 1]; label int64 (H, W); the sample's name."""
+
+    image: Tensor
+    label: Tensor
+    name: str
+
+
+class SegmentationDataset(Dataset[Item]):
+    """Images with their labels, transformed together.
+
+    Parameters
+    ----------
+    samples, classes
+        As :func:`crispseg.data.find_samples` returns them. Every sample needs a label.
+    transform
+        A joint transform of (``tv_tensors.Image``, ``tv_tensors.Mask``), e.g. ``train_transform(...)``; None: none.
+    size
+        (height, width) to which image (bilinear) and label (nearest) are brought when loaded, before the transform.
+    cache_bytes
+        Keep loaded samples in memory, as uint8 at ``size``, until this many bytes are used; in each worker process.
+
+    Randomness is a pure function of a seed: ``dataset[index, seed]`` is the same item in every process, run and order,
+    and leaves torch's generators as they were. ``dataset[index]`` is ``dataset[index, index]``.
+
+    Raises ``DataError``, naming the files, if one is bad or image and label differ in size; ``ValueError`` for a
+    sample without label.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        classes: ClassSet,
+        transform: Callable[..., Any] | None = None,
+        *,
+        size: Size | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
+        unlabelled = [sample.name for sample in samples if sample.label is None]
+        if unlabelled:
+            raise ValueError(f"every sample needs a label, but {unlabelled[0]!r} has none")
+        self.samples, self.classes, self.transform, self.size = list(samples), classes, transform, size
+        self._room = cache_bytes
+        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> Item:
+        index, seed = index if isinstance(index, tuple) else (index, index)
+        return self.get(index, seed)
+
+    def get(self, index: int, seed: int) -> Item:
+        """Return the item ``index`` with all randomness drawn from ``seed``."""
+        pixels, classes = self.load(index)
+        image, label = tv_tensors.Image(pixels), tv_tensors.Mask(classes)
+        if self.transform is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would reset a GPU's as well
+                image, label = self.transform(image, label)
+        plain = image.as_subclass(Tensor), label.as_subclass(Tensor)
+        return {"image": plain[0].float() / 255, "label": plain[1].long(), "name": self.samples[index].name}
+
+    def load(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return image uint8 (3, H, W) and label uint8 (H, W) at ``size``, untransformed. Do not write to them."""
+        if index in self._cache:
+            return self._cache[index]
+        image, label = read_pair(self.samples[index], self.classes)
+        if self.size is not None:
+            image, label = resize_image(image, self.size), resize_label(label, self.size)
+        if image.nbytes + label.nbytes <= self._room:
+            self._room -= image.nbytes + label.nbytes
+            self._cache[index] = image, label
+        return image, label
+
+    def __getstate__(self) -> dict[str, Any]:
+        room = self._room + sum(image.nbytes + label.nbytes for image, label in self._cache.values())
+        return {**self.__dict__, "_cache": {}, "_room": room}  # a worker process fills its own
+
+
+def read_pair(sample: Sample, classes: ClassSet) -> tuple[Tensor, Tensor]:
+    """Read a sample's image uint8 (3, H, W) and label uint8 (H, W). Raises ``DataError`` if their sizes differ."""
+    if sample.label is None:
+        raise ValueError(f"sample {sample.name!r} has no label")
+    image, label = read_image(sample.image), read_label(sample.label, classes, sample.mapping)
+    if image.shape[-2:] != label.shape:
+        raise DataError(_sizes_differ(sample, image, label))
+    return image, label
+
+
+def _sizes_differ(sample: Sample, image: Tensor, label: Tensor) -> str:
+    (h, w), (label_h, label_w) = image.shape[-2:], label.shape
+    with open_picture(sample.image) as picture:
+        orientation = exif_orientation(picture)
+    turned = (
+        f"; the camera turned the image (EXIF orientation {orientation}) and the label was drawn on the unturned one"
+        if (h, w) == (label_w, label_h) and orientation != 1
+        else ""
+    )
+    return f"{sample.label}: expected the size of {sample.image}, {w}×{h}, found {label_w}×{label_h}{turned}"

@@ -1,0 +1,40 @@
+"""The project's own layout: ``images/<split>/NAME.*``, ``labels/<split>/NAME.png`` and ``classes.json``.
+
+NAME may contain folders. Files that are no pictures by their suffix, and hidden files, are left alone.
+"""
+
+from pathlib import Path
+
+from crispseg.data.classes import ClassSet, read_classes
+from crispseg.data.samples import Sample, by_name, pair
+from crispseg.errors import DataError
+
+_PNG = frozenset((".png",))
+
+
+def find(root: Path, split: str) -> tuple[list[Sample], ClassSet]:
+    """Return the samples of ``split`` and the classes."""
+    image_folder, label_folder = root / "images" / split, root / "labels" / split
+    for folder in (image_folder, label_folder):
+        if not folder.is_dir():
+            raise DataError(_no_folder(folder, root))
+    classes = read_classes(root / "classes.json")
+    images, labels = by_name(image_folder, str), by_name(label_folder, str, _PNG)
+    return [Sample(*files) for files in pair(images, labels, image_folder, label_folder)], classes
+
+
+def splits(root: Path) -> list[str]:
+    """Return the names of the splits that have a folder of images, in the order train, val, test, others."""
+    known = ["train", "val", "test"]
+    found = [path.name for path in (root / "images").glob("*") if path.is_dir() and not path.name.startswith(".")]
+    return sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
+
+
+def _no_folder(folder: Path, root: Path) -> str:
+    for other, sign in (("cityscapes", "leftImg8bit"), ("voc", "JPEGImages"), ("ade20k", "annotations")):
+        if (root / sign).is_dir():
+            return f"{folder}: no such folder, but {sign} is there: is this the layout {other!r}?"
+    found = splits(root)
+    if folder.parent.name == "images" and found:
+        return f"{folder}: no such split; found: {', '.join(found)}"
+    return f"{folder}: no such folder; expected images/<split>/NAME.* and labels/<split>/NAME.png in {root}"
