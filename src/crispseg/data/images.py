@@ -30,8 +30,8 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     """Read a picture as it is meant to be looked at: uint8 (3, H, W), RGB, turned as its EXIF orientation says.
 
     Grey, palette and CMYK pictures are converted to RGB; transparency is dropped. Raises ``DataError``, naming the
-    file, if it is missing, none of :data:`FORMATS`, larger than ``max_pixels``, damaged, or has 16 or more bits in its only
-    channel (how to scale those to 8 bits is for their owner to say).
+    file, if it is missing, none of :data:`FORMATS`, larger than ``max_pixels``, damaged, or has 16 or more bits in its
+    only channel (how to scale those to 8 bits is for their owner to say).
     """
     with open_picture(path, max_pixels=max_pixels) as picture:
         if picture.mode not in MODES:

@@ -57,7 +57,7 @@ def by_name(folder: Path, key: Callable[[str], str | None], suffixes: frozenset[
 def pair(
     images: Mapping[str, Path], labels: Mapping[str, Path], image_folder: Path, label_folder: Path
 ) -> list[tuple[str, Path, Path]]:
-    """Return (name, image, label) sorted by name. Raises ``DataError`` for a file without partner, or if there is none."""
+    """Return (name, image, label) sorted by name. Raises ``DataError`` for a file without partner or an empty split."""
     if not images and not labels:
         raise DataError(
             f"{image_folder}: expected images ({', '.join(sorted(SUFFIXES))}), found none; the split is empty"

@@ -68,8 +68,8 @@ class RandomScaledCrop(v2.Transform):
     """A window of random size and place, resized to ``crop``: random scaling and cropping in one cheap step.
 
     The scale s is drawn log-uniformly from ``scale``; the window has crop / s pixels and is cut before it is resized,
-    so the cost does not grow with the image. Where the window leaves the image, the label is void. With ``max_share`` < 1
-    a window is drawn again (up to 10 times) while one class fills more than that share of its valid pixels, so that
+    so the cost does not grow with the image. Where the window leaves the image, the label is void. With ``max_share``
+    < 1 a window is drawn again (up to 10 times) while one class fills more than that share of its valid pixels, so that
     crops of nothing but road are rare.
     """
 
