@@ -1,0 +1,101 @@
+"""Pictures beside pictures: crops where it matters, frames that show where a crop is from, and a sheet with captions.
+
+Not here: colours of maps (``colours``), HTML (``page``).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from crispseg.report.colours import Colour, Picture
+
+FRAME: Colour = (255, 255, 255)
+
+
+class Box(NamedTuple):
+    """A window of a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def crop(picture: Picture, box: Box) -> Picture:
+    """Return the part of ``picture`` (or of any array (H, W, …)) inside ``box``."""
+    return picture[box.top : box.top + box.height, box.left : box.left + box.width]
+
+
+def worst_box(weight: Tensor, height: int, width: int) -> Box:
+    """Return the window of that size, or the map's if it is smaller, in which ``weight`` (H, W) has the largest sum.
+
+    >>> weight = torch.zeros(10, 10)
+    >>> weight[6, 7] = 1
+    >>> box = worst_box(weight, 4, 4)
+    >>> box.top <= 6 < box.top + 4 and box.left <= 7 < box.left + 4
+    True
+    """
+    height, width = min(height, weight.shape[0]), min(width, weight.shape[1])
+    sums = F.avg_pool2d(weight[None, None].double(), (height, width), stride=1)[0, 0]
+    best = torch.nonzero(sums >= sums.max() - 1e-12).double()
+    top, left = best[(best - best.mean(0)).norm(dim=1).argmin()].int().tolist()  # the middle one of equals
+    return Box(top, left, height, width)
+
+
+def framed(picture: Picture, box: Box, colour: Colour = FRAME) -> Picture:
+    """Return a copy of ``picture`` with the outline of ``box`` drawn on it, dark-edged so that it shows on anything."""
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    left, top, right, bottom = box.left, box.top, box.left + box.width - 1, box.top + box.height - 1
+    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=(0, 0, 0))
+    draw.rectangle((left, top, right, bottom), outline=colour)
+    return np.asarray(image)
+
+
+def sheet(
+    rows: Sequence[Sequence[Picture]], captions: Sequence[str], *, scale: int = 1, gap: int = 6, font_size: int = 15
+) -> Picture:
+    """Return rows of pictures on white with one caption a column; each column is as wide as its widest picture.
+
+    Every picture is enlarged ``scale`` times, pixel by pixel; those of one row are brought to the height of its first.
+
+    Raises
+    ------
+    ValueError
+        A row that has not one picture for each caption.
+    """
+    if any(len(row) != len(captions) for row in rows):
+        raise ValueError(f"expected {len(captions)} pictures in each row, found {[len(row) for row in rows]}")
+    images = [[_enlarged(p, scale * row[0].shape[0] / p.shape[0]) for p in row] for row in rows]
+    widths = [max(column.width for column in columns) for columns in zip(*images)]
+    head = round(font_size * 1.7)
+    height = head + sum(row[0].height + gap for row in images) - gap
+    page = Image.new("RGB", (sum(widths) + gap * (len(widths) - 1), height), (255, 255, 255))
+    draw, font = ImageDraw.Draw(page), _font(font_size)
+    lefts = np.cumsum([0, *(w + gap for w in widths)]).tolist()
+    for left, width, caption in zip(lefts, widths, captions):
+        draw.text((left + width / 2, head / 2), caption, fill=(40, 40, 40), font=font, anchor="mm")
+    top = head
+    for row in images:
+        for left, image in zip(lefts, row):
+            page.paste(image, (left, top))
+        top += row[0].height + gap
+    return np.asarray(page)
+
+
+def _enlarged(picture: Picture, factor: float) -> Image.Image:
+    image = Image.fromarray(picture)
+    size = round(image.width * factor), round(image.height * factor)
+    return image.resize(size, Image.Resampling.NEAREST)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib ships DejaVu Sans, so captions look the same on every machine
+    return ImageFont.truetype(font_manager.findfont(mpl.rcParamsDefault["font.sans-serif"][0]), size)
