@@ -55,28 +55,29 @@ def by_name(folder: Path, key: Callable[[str], str | None], suffixes: frozenset[
 
 
 def pair(
-    images: Mapping[str, Path], labels: Mapping[str, Path], image_folder: Path, label_folder: Path
+    images: Mapping[str, Path], labels: Mapping[str, Path], image_pattern: str, label_pattern: str
 ) -> list[tuple[str, Path, Path]]:
-    """Return (name, image, label) sorted by name. Raises ``DataError`` for a file without partner or an empty split."""
+    """Return (name, image, label) sorted by name. Raises ``DataError`` for a file without partner or an empty split.
+
+    The patterns say where a partner is expected; ``{}`` stands for the name.
+    """
     if not images and not labels:
-        raise DataError(
-            f"{image_folder}: expected images ({', '.join(sorted(SUFFIXES))}), found none; the split is empty"
-        )
-    for have, lack, kind, partner, folder in (
-        (images, labels, "image", "label", label_folder),
-        (labels, images, "label", "image", image_folder),
+        raise DataError(f"expected images {image_pattern.replace('{}', 'NAME')}, found none: the split is empty")
+    for have, lack, kind, partner, pattern in (
+        (images, labels, "image", "label", label_pattern),
+        (labels, images, "label", "image", image_pattern),
     ):
         missing = sorted(have.keys() - lack.keys())
         if missing:
-            raise DataError(_without_partner(have[missing[0]], missing[0], len(missing), kind, partner, folder))
+            more = f"; {len(missing)} {kind}s have none" if len(missing) > 1 else ""
+            raise DataError(
+                f"{have[missing[0]]}: {kind} without {partner}; {_expected(pattern, missing[0], partner)}{more}"
+            )
     return [(name, images[name], labels[name]) for name in sorted(images)]
 
 
-def _without_partner(path: Path, name: str, count: int, kind: str, partner: str, folder: Path) -> str:
-    stem = name.rsplit("/", 1)[-1]
-    parent = (folder / name).parent
-    lookalikes = sorted(p.name for p in parent.glob("*") if p.stem == stem) if parent.is_dir() else []
-    expected = f"{folder / name}.png" if partner == "label" else f"a picture {folder / name}.*"
-    hint = f" ({lookalikes[0]} is there, but not of a format that is read)" if lookalikes else ""
-    more = f"; {count} {kind}s have none" if count > 1 else ""
-    return f"{path}: {kind} without {partner}; expected {expected}{hint}{more}"
+def _expected(pattern: str, name: str, kind: str) -> str:
+    expected = Path(pattern.replace("{}", name))
+    same_stem = sorted(p.name for p in expected.parent.glob("*") if p.stem == expected.stem)
+    found = f", found {same_stem[0]}, which is not read as {kind}" if same_stem else ""
+    return f"expected {expected}{found}"

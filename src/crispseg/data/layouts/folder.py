@@ -20,7 +20,8 @@ def find(root: Path, split: str) -> tuple[list[Sample], ClassSet]:
             raise DataError(_no_folder(folder, root))
     classes = read_classes(root / "classes.json")
     images, labels = by_name(image_folder, str), by_name(label_folder, str, _PNG)
-    return [Sample(*files) for files in pair(images, labels, image_folder, label_folder)], classes
+    pairs = pair(images, labels, f"{image_folder}/{{}}.*", f"{label_folder}/{{}}.png")
+    return [Sample(*files) for files in pairs], classes
 
 
 def splits(root: Path) -> list[str]:
