@@ -1,7 +1,8 @@
 """The command line: parse, call one function, print. One module a command; nothing is computed here.
 
-A command module has ``SUMMARY`` (one line), ``add_arguments(parser)`` and ``run(arguments) -> exit code``. It is imported
-only when it is asked for, so that ``crispseg --help`` does not wait for torch.
+A command module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; one that rewrites its words before they
+are parsed also has ``prepare(words)``. It is imported only when it is asked for, so that ``crispseg --help`` does not wait
+for torch.
 """
 
 import importlib
@@ -66,7 +67,8 @@ def _dispatch(words: list[str]) -> int:
 
     parser = make_parser(prog=f"crispseg {name}", description=module.__doc__)
     module.add_arguments(parser)
-    return int(module.run(parser.parse_args(rest)))
+    prepare = getattr(module, "prepare", list)
+    return int(module.run(parser.instantiate(parser.parse_args(prepare(rest)))))
 
 
 def _help() -> str:

@@ -5,20 +5,29 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
-from crispseg.errors import UsageError
+from crispseg.errors import UsageError, nearest
 
 
 class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
-    """A parser that raises instead of printing its usage and exiting."""
+    """A parser that raises instead of printing its usage and exiting; an unknown name gets the nearest known one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UsageError(_one_line(message)) from ex
+        text = re.sub(r"\s*\n\s*", " ", str(message).strip())
+        raise UsageError(text + self._suggestion(text)) from ex
+
+    def _suggestion(self, text: str) -> str:
+        flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+        if found := re.search(r"unrecognized arguments: (--[\w.-]+)", text, re.IGNORECASE):
+            return nearest(found[1].split("=")[0], flags)
+        if found := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+            group = found[1] + "."
+            keys = {flag[2:].removeprefix(group).split(".")[0] for flag in flags if flag[2:].startswith(group)}
+            return nearest(found[2], keys)
+        if found := re.search(r"(?:does not accept (?:option|nested key)|not expected|unknown key) '([\w.]+)'", text, re.I):
+            return nearest(found[1].split(".")[0], {flag[2:].split(".")[0] for flag in flags})
+        return ""
 
 
 def make_parser(**options: Any) -> Parser:
     """Return the parser of one command."""
     return Parser(**options)
-
-
-def _one_line(message: str) -> str:
-    return re.sub(r"\s*\n\s*", " ", message.strip())

@@ -6,6 +6,7 @@ Contract: ``features(maps) -> (B, .channels, H, W)``, the fused, finest map; ``h
 Not here: the decoder placement of the neck (``refined``), upsampling to the image (``segmenter``).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -84,7 +85,7 @@ class SemanticFPNDecoder(Decoder):
 
 
 def _conv_gn_relu(channels: int) -> nn.Sequential:
-    groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
+    groups = math.gcd(32, max(1, channels // 4))  # at least 4 channels a group: a 1×1 map can be normalised too
     return nn.Sequential(
         nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(groups, channels), nn.ReLU()
     )

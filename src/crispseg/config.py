@@ -1,0 +1,227 @@
+"""The configuration: a tree of frozen dataclasses. What it says is saved, resolved, with every run.
+
+Reading YAML and flags is jsonargparse's work (``crispseg.cli.train``); ``read`` and ``write`` are for resolved files.
+No slots: jsonargparse 4.53 reads the defaults of a nested dataclass through ``vars``.
+"""
+
+import dataclasses
+import os
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from crispseg.errors import DataError, UsageError, nearest
+from crispseg.files import write_text
+from crispseg.similarity import SimilarityName
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images are and how they are seen.
+
+    Args:
+        root: Folder of the data set.
+        layout: How the folder is laid out; docs/data.md shows each.
+        size: (height, width) to which images and labels are resized when they are read, for a protocol such as
+            camvid-half. Metrics in training are at this size; ``crispseg evaluate`` uses the label's own. None: as they are.
+        train_split: Split to learn from.
+        val_split: Split on which the best checkpoint is chosen.
+        crop: (height, width) of a training crop.
+        scale: Range of the random rescaling before the crop.
+        flip: Probability of a horizontal flip.
+        jitter: Strength of the colour jitter; 0 is none.
+        cache: GiB of decoded images to keep in memory, in each loader process.
+        max_share: Draw a crop again while one class fills more than this share of it.
+        workers: Loader processes; 0 loads in the training process.
+    """
+
+    root: str
+    layout: Literal["folder", "cityscapes", "ade20k", "voc"] = "folder"
+    size: tuple[int, int] | None = None
+    train_split: str = "train"
+    val_split: str = "val"
+    crop: tuple[int, int] = (360, 480)
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip: float = 0.5
+    jitter: float = 0.3
+    cache: float = 0.0
+    max_share: float = 1.0
+    workers: int = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeckConfig:
+    """The Semantic Diffusion Network's own options; see :class:`crispseg.nn.SemanticDiffusion`.
+
+    Args:
+        similarity: S(v_p, v_q).
+        scale: λ, a positive number or "learned".
+        initial_scale: Where a learned λ starts.
+        contrast: Use 1 − S.
+        kernel_size: Size of W.
+        dilation: Distance between taps, in pixels of the map.
+        groups: Groups of W.
+        norm: Batch norm and ReLU on the response before fusion.
+    """
+
+    similarity: SimilarityName = "charbonnier"
+    scale: float | Literal["learned"] = 1.0
+    initial_scale: float = 1.0
+    contrast: bool = False
+    kernel_size: int = 3
+    dilation: int = 1
+    groups: int = 1
+    norm: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network; see :func:`crispseg.build_model`.
+
+    Args:
+        encoder: A timm model name.
+        decoder: "fcn" or "semantic_fpn".
+        neck: "sdn", "none", or a control: "conv", "central".
+        placement: Where the neck sits: "encoder" or "decoder".
+        pretrained: True, false, or the path of a weights file.
+        decoder_channels: Width of the decoder.
+        auxiliary: Add an auxiliary head on an encoder map.
+        neck_options: Options of the neck.
+    """
+
+    encoder: str = "tf_efficientnet_lite0"
+    decoder: str = "semantic_fpn"
+    neck: str = "sdn"
+    placement: Literal["encoder", "decoder"] = "encoder"
+    pretrained: bool | str = True
+    decoder_channels: int = 128
+    auxiliary: bool = False
+    neck_options: NeckConfig = dataclasses.field(default_factory=NeckConfig)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How the network learns.
+
+    Args:
+        epochs: Passes over the training split.
+        batch_size: Images a step.
+        lr: Peak learning rate of AdamW, for the decoder and the neck.
+        encoder_lr: Factor on it for the pretrained encoder.
+        weight_decay: Decoupled weight decay; norms and biases have none.
+        schedule: Decay of the learning rate over the steps.
+        warmup: Share of the steps with a linearly rising learning rate.
+        clip: Largest norm of the gradient.
+        ema: Decay of the weights' moving average, which is what is evaluated and saved; 0 is none.
+        precision: Arithmetic of forward and backward; "fp16" needs a GPU.
+        loss: Cross-entropy, or that of the hardest pixels alone (online hard example mining).
+        class_weights: Weights of the classes in the loss, from their pixel counts or given.
+        aux_weight: Weight of each auxiliary head's loss, the first head of the decoder placement included.
+        validate_every: Epochs between validations.
+        checkpoint_every: Steps between checkpoints: what a kill can cost at most.
+        accelerator: "auto", "cpu" or "cuda".
+    """
+
+    epochs: int = 40
+    batch_size: int = 8
+    lr: float = 1e-3
+    encoder_lr: float = 0.3
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    warmup: float = 0.05
+    clip: float = 5.0
+    ema: float = 0.998
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    class_weights: Literal["none", "median_frequency", "inverse_sqrt"] | tuple[float, ...] = "none"
+    aux_weight: float = 0.4
+    validate_every: int = 1
+    checkpoint_every: int = 100
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run.
+
+    Args:
+        data: The images.
+        model: The network.
+        training: How it learns.
+        seed: Seed of weights, order and augmentation.
+    """
+
+    data: DataConfig
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    seed: int = 0
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the tree as plain dicts, lists and scalars."""
+    return {
+        field.name: to_dict(value) if dataclasses.is_dataclass(value) else _plain(value)
+        for field in dataclasses.fields(config)
+        for value in [getattr(config, field.name)]
+    }
+
+
+def from_dict(tree: dict[str, Any], kind: type = Config, where: str = "") -> Any:
+    """Build the dataclass ``kind`` from a plain tree; an unknown key is a UsageError that offers the nearest known."""
+    check_keys(tree, kind, where)
+    values = {}
+    hints = typing.get_type_hints(kind)
+    for key, value in tree.items():
+        nested = dataclasses.is_dataclass(hints[key])
+        values[key] = from_dict(value, hints[key], f"{where}{key}.") if nested else _frozen(value)
+    return kind(**values)
+
+
+def check_keys(tree: Any, kind: type = Config, where: str = "") -> None:
+    """Raise UsageError for the first key of ``tree`` that the dataclass ``kind`` does not know."""
+    if not isinstance(tree, dict):
+        raise UsageError(f"config: {where.rstrip('.') or 'the file'} must be a mapping of keys, found {tree!r}")
+    hints = typing.get_type_hints(kind)
+    for key, value in tree.items():
+        if key not in hints:
+            raise UsageError(f"config: unknown key {where + str(key)!r}{nearest(str(key), hints)}")
+        if dataclasses.is_dataclass(hints[key]):
+            check_keys(value, typing.cast(type, hints[key]), f"{where}{key}.")
+
+
+def differences(a: Config, b: Config) -> list[str]:
+    """Return ``key: value in a != value in b`` for every leaf in which two configs differ."""
+    flat_a, flat_b = _flat(to_dict(a)), _flat(to_dict(b))
+    return [f"{key}: {flat_a[key]!r} != {flat_b[key]!r}" for key in flat_a if flat_a[key] != flat_b[key]]
+
+
+def read(path: str | os.PathLike[str]) -> Config:
+    """Read a resolved config file. DataError if it is no YAML, UsageError if it has an unknown key."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not YAML ({error})") from error
+    config: Config = from_dict(tree)
+    return config
+
+
+def write(config: Config, path: str | os.PathLike[str]) -> None:
+    """Write the resolved config, every default spelled out."""
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+    return flat

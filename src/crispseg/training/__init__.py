@@ -1,0 +1,5 @@
+"""Training: from a config to a run folder, on Lightning Fabric (devices, precision, backward)."""
+
+from crispseg.training.loop import train
+
+__all__ = ["train"]

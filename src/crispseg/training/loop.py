@@ -1,0 +1,267 @@
+"""The training loop: a config in, a run folder out; killed at any moment, it goes on from its last checkpoint.
+
+A resumed run equals an uninterrupted one bit for bit on the CPU, because order, augmentation and dropout are pure
+functions of (seed, step), and everything else is in the checkpoint.
+
+Not here: the run folder's layout (``crispseg.runs``), evaluation on test data (``crispseg.evaluation``).
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.fabric import Fabric
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from crispseg import config as configs
+from crispseg import runs
+from crispseg.config import Config, DataConfig
+from crispseg.data import SegmentationDataset, find_samples, train_transform, write_classes
+from crispseg.errors import CrispsegError, DataError, UsageError
+from crispseg.files import write_bytes, write_json
+from crispseg.losses import class_weights
+from crispseg.metrics import BoundaryFScore, MeanIoU
+from crispseg.training import checkpoint, optimisation
+from crispseg.training.log import Log
+from crispseg.training.order import Batches, mix
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+TOLERANCES = (1.0, 3.0, 5.0)
+
+
+def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
+    """Train what ``config`` describes into the run folder ``out`` and return its ``metrics.json``.
+
+    With ``resume``, go on from ``out``'s last checkpoint; without, ``out`` must not hold a run.
+
+    Raises
+    ------
+    UsageError
+        ``out`` holds a run already, or (resuming) none or one of another config; the config asks for the impossible.
+    DataError
+        A file of the data set or of the run is not what it has to be.
+    CrispsegError
+        The loss or the gradient is not finite: names the step and the samples. Checkpoints stay as they were.
+    """
+    out = Path(out)
+    _check(config)
+    _open_folder(config, out, resume)
+    fabric = _fabric(config)
+    t = config.training
+    train_set, val_set = _data_sets(config.data)
+    steps = -(-t.epochs * len(train_set) // t.batch_size)
+
+    last = out / "checkpoints" / "last.pt"
+    resume = resume and last.is_file()  # killed before the first checkpoint: start again
+    torch.manual_seed(config.seed)
+    model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
+    average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
+    wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
+    loss_of = optimisation.make_loss(t, train_set.classes.ignore_index, _class_weights(config, train_set, fabric))
+
+    state: checkpoint.State = {"step": 0, "best": -1.0, "best_step": 0, "seconds": 0.0, "log": [], "val": {}}
+    if resume:
+        state = checkpoint.load(last)
+        _restore(state, model, average, optimizer, fabric)
+    else:
+        runs.write_environment(out)
+        write_classes(out / "classes.json", train_set.classes)
+        configs.write(config, out / "config.yaml")
+
+    loader = DataLoader(
+        train_set,
+        batch_sampler=Batches(len(train_set), t.batch_size, steps, config.seed, start=state["step"]),
+        num_workers=config.data.workers,
+        pin_memory=fabric.device.type == "cuda",
+    )
+    validations = {min(steps, -(-e * len(train_set) // t.batch_size)) for e in range(1, t.epochs + 1) if e % t.validate_every == 0}
+    validations.add(steps)
+    started = time.monotonic() - state["seconds"]
+    mean_loss = _Mean()
+    with Log(out, state["log"], total=steps) as log:
+        for step, batch in enumerate(_batches(loader), start=state["step"]):
+            torch.manual_seed(mix(config.seed, step))  # dropout
+            lr = optimisation.learning_rate(step, steps, t)
+            optimisation.set_learning_rate(optimizer, lr)
+            loss = _step(fabric, wrapped, optimizer, loss_of, batch, step, t.clip)
+            if average is not None:
+                average.update_parameters(model)
+            done = step + 1
+            mean_loss.add(loss)
+            log.advance(done, loss)
+            best = False
+            if done in validations:
+                val = _validate(average.module if average is not None else model, val_set, fabric)
+                best = val["miou"] > state["best"]
+                if best:
+                    state |= {"best": val["miou"], "best_step": done, "val": val}
+                row = {f"val_boundary_f{tolerance:g}": f for tolerance, f in zip(TOLERANCES, val["boundary_f"])}
+                log.write(done, loss=mean_loss.take(), lr=lr, val_miou=val["miou"], **row)
+            elif done % t.checkpoint_every == 0:
+                log.write(done, loss=mean_loss.take(), lr=lr)
+            if done in validations or done % t.checkpoint_every == 0:
+                state |= {"step": done, "seconds": time.monotonic() - started, "log": log.rows}
+                state |= _capture(model, average, optimizer, fabric)
+                checkpoint.save(state, last, *([last.with_name("best.pt")] if best else []))
+    return _finish(out, state, model, steps)
+
+
+def _step(
+    fabric: Fabric, model: nn.Module, optimizer: Any, loss_of: Any, batch: dict[str, Any], step: int, clip: float
+) -> float:
+    """One optimizer step; stops before the optimizer if the loss or the gradient is not finite."""
+    images = fabric.to_device(batch["image"]).contiguous(memory_format=torch.channels_last)
+    logits, auxiliary = model(images, aux=True)
+    loss = loss_of(logits, auxiliary, fabric.to_device(batch["label"]))
+    if not torch.isfinite(loss):
+        raise CrispsegError(f"step {step}: the loss is {loss.item()}; samples: {', '.join(batch['name'])}")
+    fabric.backward(loss)
+    norm = fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
+    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None  # fp16: the scaler skips such a step itself
+    if not scaled and not torch.isfinite(cast(Tensor, norm)):
+        raise CrispsegError(f"step {step}: the gradient is not finite; samples: {', '.join(batch['name'])}")
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+@torch.no_grad()
+def _validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric) -> dict[str, Any]:
+    """Metrics of ``model`` on ``data`` at the size it is read at, one image at a time."""
+    k, ignore = len(data.classes), data.classes.ignore_index
+    miou = MeanIoU(k, ignore_index=ignore).to(fabric.device)
+    boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES).to(fabric.device)
+    training = model.training
+    model.eval()
+    for index in range(len(data)):
+        item = data.get(index, 0)
+        with fabric.autocast():
+            logits = model(fabric.to_device(item["image"][None]).contiguous(memory_format=torch.channels_last))
+        prediction, target = logits.argmax(1), fabric.to_device(item["label"][None])
+        miou.update(prediction, target)
+        boundary.update(prediction, target)
+    model.train(training)
+    result = miou.compute()
+    return {
+        "miou": result["miou"].item(),
+        "boundary_f": boundary.compute()["boundary_f"].tolist(),
+        "per_class": [None if value != value else value for value in result["per_class"].tolist()],
+    }
+
+
+def _finish(out: Path, state: checkpoint.State, model: nn.Module, steps: int) -> dict[str, Any]:
+    """Write the weights of the best validation and ``metrics.json``."""
+    best = checkpoint.load(out / "checkpoints" / "best.pt")
+    weights = best["average"] if best["average"] is not None else best["model"]
+    write_bytes(out / "model.safetensors", save({key: value.contiguous() for key, value in weights.items()}))
+    metrics = {
+        "steps": steps,
+        "best_step": state["best_step"],
+        "val": state["val"],
+        "seconds": round(state["seconds"], 1),
+        "parameters": runs.parameter_count(model),
+    }
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _capture(model: nn.Module, average: Any, optimizer: Any, fabric: Fabric) -> checkpoint.State:
+    return {
+        "model": model.state_dict(),
+        "average": None if average is None else average.module.state_dict(),
+        "averaged": 0 if average is None else int(average.n_averaged),
+        "optimizer": optimizer.state_dict(),
+        "precision": fabric.strategy.precision.state_dict(),
+    }
+
+
+def _restore(state: checkpoint.State, model: nn.Module, average: Any, optimizer: Any, fabric: Fabric) -> None:
+    model.load_state_dict(state["model"])
+    if average is not None:
+        average.module.load_state_dict(state["average"])
+        average.n_averaged.fill_(state["averaged"])
+    optimizer.load_state_dict(state["optimizer"])
+    fabric.strategy.precision.load_state_dict(state["precision"])
+
+
+def _open_folder(config: Config, out: Path, resume: bool) -> None:
+    there = (out / "config.yaml").is_file()
+    if not resume and there:
+        raise UsageError(f"{out} already holds a run; resume it with --resume {out}, or choose another folder")
+    if resume:
+        if not there:
+            raise UsageError(f"{out} is not a run folder: it has no config.yaml")
+        other = configs.differences(configs.read(out / "config.yaml"), config)
+        if other:
+            raise UsageError(f"{out} was trained with another config ({'; '.join(other)}); resume with its own")
+
+
+def _check(config: Config) -> None:
+    t, d = config.training, config.data
+    for name, value in (("epochs", t.epochs), ("batch_size", t.batch_size), ("validate_every", t.validate_every)):
+        if value < 1:
+            raise UsageError(f"training.{name} must be at least 1, found {value}")
+    if t.precision == "fp16" and (t.accelerator == "cpu" or not torch.cuda.is_available()):
+        raise UsageError("training.precision fp16 needs a GPU (none is used here); on a CPU use bf16 or fp32")
+    if min(d.crop) < 1 or not 0 < d.scale[0] <= d.scale[1]:
+        raise UsageError(f"data.crop and data.scale must be positive and in order, found {d.crop} and {d.scale}")
+
+
+def _fabric(config: Config) -> Fabric:
+    t = config.training
+    fabric = Fabric(accelerator=t.accelerator, devices=1, precision=PRECISIONS[t.precision])  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def _data_sets(d: DataConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
+    samples, classes = find_samples(d.root, d.train_split, d.layout)
+    val_samples, _ = find_samples(d.root, d.val_split, d.layout)
+    transform = train_transform(
+        d.crop, ignore_index=classes.ignore_index, scale=d.scale, flip=d.flip, jitter=d.jitter, max_share=d.max_share
+    )
+    room = int(d.cache * 2**30)
+    return (
+        SegmentationDataset(samples, classes, transform, size=d.size, cache_bytes=room),
+        SegmentationDataset(val_samples, classes, size=d.size, cache_bytes=room),
+    )
+
+
+def _class_weights(config: Config, data: SegmentationDataset, fabric: Fabric) -> Tensor | None:
+    kind, k = config.training.class_weights, len(data.classes)
+    if kind == "none":
+        return None
+    if isinstance(kind, tuple):
+        if len(kind) != k:
+            raise UsageError(f"training.class_weights: expected {k} numbers, one a class, found {len(kind)}")
+        return fabric.to_device(torch.tensor(kind))
+    counts = sum((torch.bincount(data.load(i)[1].flatten().long(), minlength=256) for i in range(len(data))))
+    return fabric.to_device(class_weights(cast(Tensor, counts)[:k], kind))
+
+
+def _batches(loader: Any) -> Iterator[dict[str, Any]]:
+    """The loader's batches; an error of a loader process is told as if it had happened here."""
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from error
+
+
+class _Mean:
+    """A running mean that is taken and starts again."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def add(self, value: float) -> None:
+        self.total, self.count = self.total + value, self.count + 1
+
+    def take(self) -> float:
+        mean = self.total / max(1, self.count)
+        self.total, self.count = 0.0, 0
+        return mean

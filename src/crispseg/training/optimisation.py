@@ -1,0 +1,82 @@
+"""The optimizer's groups, the learning rate as a function of the step, the moving average of the weights, the loss.
+
+Not here: the loop.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from crispseg import losses
+from crispseg.config import TrainingConfig
+from crispseg.models import SegmentationModel
+
+
+def make_optimizer(model: SegmentationModel, t: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW with four groups: encoder or not, decayed or not (norms, biases and λ are not). ``scale`` multiplies lr."""
+    encoder = {id(p) for p in model.encoder.parameters()}
+    groups = []
+    for of_encoder, scale in ((True, t.encoder_lr), (False, 1.0)):
+        own = [p for p in model.parameters() if p.requires_grad and (id(p) in encoder) == of_encoder]
+        for decay, parameters in (
+            (t.weight_decay, [p for p in own if p.ndim > 1]),
+            (0.0, [p for p in own if p.ndim <= 1]),
+        ):
+            groups.append({"params": parameters, "weight_decay": decay, "scale": scale})
+    return torch.optim.AdamW(groups, lr=t.lr)
+
+
+def learning_rate(step: int, steps: int, t: TrainingConfig) -> float:
+    """The learning rate of a step: linear warm-up, then cosine, polynomial (power 0.9) or no decay.
+
+    >>> t = TrainingConfig(lr=1.0, warmup=0.1, schedule="cosine")
+    >>> [round(learning_rate(s, 100, t), 2) for s in (0, 9, 55, 99)]
+    [0.1, 1.0, 0.5, 0.0]
+    """
+    warm = round(t.warmup * steps)
+    if step < warm:
+        return t.lr * (step + 1) / warm
+    progress = (step - warm) / max(1, steps - warm)
+    decay = {
+        "cosine": (1 + math.cos(math.pi * progress)) / 2,
+        "poly": (1 - progress) ** 0.9,
+        "constant": 1.0,
+    }
+    return t.lr * decay[t.schedule]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group ``lr`` times its own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["scale"]
+
+
+def make_average(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of weights and buffers; early on the decay is (1 + n) / (10 + n)."""
+
+    @torch.no_grad()
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
+        share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
+        for a, b in zip(averaged, current, strict=True):
+            if a.is_floating_point():
+                a.lerp_(b, share)
+            else:
+                a.copy_(b)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def make_loss(t: TrainingConfig, ignore_index: int, weights: Tensor | None) -> Callable[[Tensor, list[Tensor], Tensor], Tensor]:
+    """The loss of all heads: L(main) + aux_weight · Σ L(auxiliary)."""
+    function = losses.ohem_cross_entropy if t.loss == "ohem" else losses.cross_entropy
+
+    def loss(main: Tensor, auxiliary: list[Tensor], target: Tensor) -> Tensor:
+        total = function(main, target, ignore_index=ignore_index, class_weights=weights)
+        for logits in auxiliary:
+            total = total + t.aux_weight * function(logits, target, ignore_index=ignore_index, class_weights=weights)
+        return total
+
+    return loss
