@@ -79,7 +79,7 @@ class BoundaryFScore(CountingMetric):
         ascending = sorted(self.tolerances)
         edges = contour(pred), contour(target)
         missed = _tolerances_missed(*edges, ascending)
-        table = [joint_tally(e, m, c + 1, n + 1)[:, 1:] for e, m in zip(edges, missed)]
+        table = [joint_tally((e, c + 1), (m, n + 1))[:, 1:] for e, m in zip(edges, missed)]
         matched = torch.stack(table, dim=1).cumsum(-1)  # (B, 2, C, T + 1); the last counts all
         order = [ascending.index(tolerance) for tolerance in self.tolerances] + [n]
         return matched[..., order].transpose(-1, -2).contiguous()

@@ -12,7 +12,7 @@ from torch import Tensor
 from crispseg.metrics.base import Average, CountingMetric
 from crispseg.metrics.regions import band, band_width
 from crispseg.metrics.scores import absent, iou, mean_present
-from crispseg.metrics.tally import tally
+from crispseg.metrics.tally import joint_tally
 
 
 class BoundaryIoU(CountingMetric):
@@ -99,7 +99,8 @@ class BoundaryIoU(CountingMetric):
         d = self.width_of(*target.shape[-2:])
         both = torch.cat([pred, target])
         p, t = (both * band(both, d, c, border=self.border)).chunk(2)
-        return torch.stack([tally(x, c + 1)[:, 1:] for x in (p * (p == t), p, t)], dim=1)
+        table = joint_tally((p, c + 1), (t, c + 1))
+        return torch.stack([table.diagonal(dim1=1, dim2=2), table.sum(2), table.sum(1)], dim=1)[:, :, 1:]
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         super().update(pred, target)

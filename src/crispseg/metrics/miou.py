@@ -61,7 +61,7 @@ class MeanIoU(CountingMetric):
         super().__init__(num_classes, ignore_index, average, (num_classes, num_classes + 1), **kwargs)
 
     def count_codes(self, pred: Tensor, target: Tensor) -> Tensor:
-        table = joint_tally(target, pred, self.num_classes + 1, self.num_classes + 1)[:, 1:]  # row 0: void
+        table = joint_tally((target, self.num_classes + 1), (pred, self.num_classes + 1))[:, 1:]  # row 0: void
         return torch.cat([table[:, :, 1:], table[:, :, :1]], dim=-1)
 
     def ratios(self, counts: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
-"""Counting: how many pixels of each image carry each code. Integers in, int64 out, exact in any order and on any device.
+"""Counting: how many pixels of each image carry each code. Integers in, int64 out, exact on any device, in any order.
 
 Not here: what the codes mean, ratios of counts (``scores``).
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+LANES = 4
 
 
 def tally(code: Tensor, bins: int) -> Tensor:
@@ -13,23 +17,34 @@ def tally(code: Tensor, bins: int) -> Tensor:
     >>> tally(torch.tensor([[[0, 2, 2]], [[1, 1, 1]]]), 3).tolist()
     [[1, 0, 2], [0, 3, 0]]
     """
-    images = code.shape[0]
-    if images == 1:
-        return torch.bincount(code.flatten(), minlength=bins).view(1, bins)
-    first = torch.arange(0, images * bins, bins, device=code.device, dtype=narrowest(images * bins))
-    return torch.bincount((first.view(-1, 1, 1) + code).flatten(), minlength=images * bins).view(images, bins)
+    return torch.stack([_histogram(image.flatten(), bins) for image in code])
 
 
-def joint_tally(row: Tensor, column: Tensor, rows: int, columns: int) -> Tensor:
-    """Return n[b, i, j] = #{p : row_{b,p} = i, column_{b,p} = j}, int64 (B, rows, columns).
+def joint_tally(*parts: tuple[Tensor, int]) -> Tensor:
+    """Return n[b, i, j, …] = #{p : i and j and … at p}, int64 (B, I, J, …), for maps (B, H, W) given with their sizes.
 
-    >>> joint_tally(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[2, 0, 0]]]), 2, 3).tolist()
+    >>> rows, columns = torch.tensor([[[0, 1, 1]]]), torch.tensor([[[2, 0, 0]]])
+    >>> joint_tally((rows, 2), (columns, 3)).tolist()
     [[[0, 0, 1], [2, 0, 0]]]
     """
-    key = row.to(narrowest(rows * columns)) * columns + column
-    return tally(key, rows * columns).view(-1, rows, columns)
+    sizes = [size for _, size in parts]
+    bins = math.prod(sizes)
+    key = parts[0][0].to(narrowest(bins * LANES))
+    for code, size in parts[1:]:
+        key = torch.add(code, key, alpha=size)
+    return tally(key, bins).view(-1, *sizes)
 
 
 def narrowest(size: int) -> torch.dtype:
-    """The smallest signed integer type that counts to ``size``: less memory to move."""
+    """The smallest signed integer type that counts up to ``size``: less memory to move."""
     return torch.int16 if size <= 2**15 else torch.int32 if size <= 2**31 else torch.int64
+
+
+def _histogram(code: Tensor, bins: int) -> Tensor:
+    # Neighbours mostly carry the same code, and a counter that is bumped twice in a row makes the second bump wait for
+    # the first. So neighbours count into different copies of the histogram.
+    whole = len(code) - len(code) % LANES
+    copies = torch.arange(0, LANES * bins, bins, device=code.device, dtype=narrowest(LANES * bins))
+    lanes = (code[:whole].view(-1, LANES) + copies).flatten()
+    counts = torch.bincount(lanes, minlength=LANES * bins).view(LANES, bins).sum(0)
+    return counts + torch.bincount(code[whole:], minlength=bins)

@@ -75,10 +75,11 @@ class TrimapIoU(CountingMetric):
         c, r = self.num_classes, len(self.radii)
         ascending = sorted(self.radii)
         ring = torch.full_like(target, r, dtype=torch.uint8)  # how many of the nested regions miss the pixel
-        for region in bands(target, tuple(ascending), c):
+        for region in bands(target, ascending, c):
             ring -= region.view(torch.uint8)
-        rings = [joint_tally(x, ring, c + 1, r + 1)[:, 1:, :r] for x in (pred * (pred == target), pred, target)]
-        within = torch.stack(rings, dim=1).cumsum(-1)  # (B, 3, C, R)
+        table = joint_tally((target, c + 1), (pred, c + 1), (ring, r + 1))[:, 1:, :, :r]  # row 0: void
+        overlap = [table[:, :, 1:].diagonal(dim1=1, dim2=2).transpose(1, 2), table.sum(1)[:, 1:], table.sum(2)]
+        within = torch.stack(overlap, dim=1).cumsum(-1)  # (B, 3, C, R)
         order = [ascending.index(radius) for radius in self.radii]
         return within[..., order].permute(0, 3, 1, 2).contiguous()
 
