@@ -106,7 +106,7 @@ def encode_label(label: Tensor, classes: ClassSet) -> bytes:
         raise ValueError(f"expected a label map (H, W), found shape {tuple(label.shape)}")
     if label.numel() and (int(label.min()) < 0 or int(label.max()) > 255):
         raise ValueError(f"expected labels in 0…255, found {int(label.min())}…{int(label.max())}")
-    picture = Image.fromarray(label.to("cpu", torch.uint8).numpy(), mode=None)
+    picture = Image.fromarray(label.to("cpu", torch.uint8).numpy())
     picture.putpalette([channel for colour in full_palette(classes) for channel in colour])
     buffer = BytesIO()
     picture.save(buffer, "PNG")

@@ -1,0 +1,154 @@
+"""``predict_logits``: from an image to logits at its size, whole or by windows, at several scales, mirrored or not.
+
+Everything that is averaged here is a logit. Not here: files, and what is made of the logits.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Size = tuple[int, int]
+Model = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def predict_logits(
+    model: Model,
+    image: Tensor,
+    *,
+    size: Size | None = None,
+    window: Size | None = None,
+    stride: Size | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Tensor:
+    """Logits of an image at its own size: the mean over scales and mirror image, each whole or by sliding window.
+
+        z = mean_{s, m} R_s⁻¹ M_m⁻¹ f(M_m R_s x)        R_s: resize by s;  M: identity, and the mirror if ``flip``
+
+    With the defaults it is ``model(image)``, exactly. Resizing is bilinear, with anti-aliasing of the image.
+
+    Parameters
+    ----------
+    model
+        Logits (B, K, h, w) of images (B, 3, h, w), in eval mode.
+    image
+        RGB in [0, 1], (3, H, W) or a batch (B, 3, H, W), on the model's device.
+    size
+        (height, width) at which the model sees the image at scale 1; None: its own.
+    window
+        (height, width) of a sliding window, for images larger than memory or than what the model was trained on. Where
+        windows overlap their logits are averaged, with weights that fall linearly towards a window's edge, where the
+        model knows least of what surrounds a pixel. None, or a window that covers the image: in one piece.
+    stride
+        Distance between windows; None: half a window. The last window of a row ends at the image's edge.
+    scales
+        Factors s on the size.
+    flip
+        Average with the mirror image.
+
+    Returns
+    -------
+    Tensor
+        (K, H, W), or (B, K, H, W) for a batch.
+
+    Raises
+    ------
+    ValueError
+        A shape or an option that does not fit, or a model in training mode or not answering at its input's size.
+
+    Examples
+    --------
+    >>> model = torch.nn.Conv2d(3, 5, 1).eval()
+    >>> predict_logits(model, torch.rand(3, 40, 60), window=(32, 32), scales=(0.5, 1.0), flip=True).shape
+    torch.Size([5, 40, 60])
+    """
+    _check(model, image, size, window, stride, scales)
+    batch = image if image.ndim == 4 else image[None]
+    own = (batch.shape[-2], batch.shape[-1])
+    base = own if size is None else size
+    total: Tensor | None = None
+    for scale in scales:
+        at = (max(1, round(base[0] * scale)), max(1, round(base[1] * scale)))
+        x = _resize(batch, at, antialias=True)
+        for mirrored in (False, True) if flip else (False,):
+            z = _windowed(model, x.flip(-1) if mirrored else x, window, stride)
+            z = _resize(z.flip(-1) if mirrored else z, own, antialias=False)
+            total = z if total is None else total + z
+    assert total is not None
+    mean = total / (len(scales) * (1 + flip)) if len(scales) * (1 + flip) > 1 else total
+    return mean if image.ndim == 4 else mean[0]
+
+
+def windows(height: int, width: int, window: Size, stride: Size) -> Iterator[tuple[slice, slice]]:
+    """Yield the (rows, columns) of windows that cover a map, the last of each row and column ending at its edge.
+
+    >>> [(rows.start, columns.start) for rows, columns in windows(4, 10, (4, 4), (4, 4))]
+    [(0, 0), (0, 4), (0, 6)]
+    """
+    h, w = min(window[0], height), min(window[1], width)
+    for top in _starts(height, h, stride[0]):
+        for left in _starts(width, w, stride[1]):
+            yield slice(top, top + h), slice(left, left + w)
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    return [*range(0, length - window, stride), length - window]
+
+
+def _windowed(model: Model, x: Tensor, window: Size | None, stride: Size | None) -> Tensor:
+    height, width = x.shape[-2:]
+    if window is None or (window[0] >= height and window[1] >= width):
+        return _answer(model, x)
+    stride = stride or (max(1, window[0] // 2), max(1, window[1] // 2))
+    total, weights = x.new_zeros(()), x.new_zeros(height, width)
+    for rows, columns in windows(height, width, window, stride):
+        z = _answer(model, x[..., rows, columns])
+        if total.ndim == 0:
+            total = z.new_zeros(*z.shape[:2], height, width)
+        tent = _tent(z.shape[-2], x)[:, None] * _tent(z.shape[-1], x)
+        total[..., rows, columns] += tent.to(z.dtype) * z
+        weights[rows, columns] += tent
+    return total / weights.to(total.dtype)
+
+
+def _tent(n: int, like: Tensor) -> Tensor:
+    """1/m, 2/m, …, 1, …, 2/m, 1/m: no weight is zero, so every pixel of the map has an answer."""
+    ramp = torch.arange(1, n + 1, device=like.device, dtype=like.dtype)
+    return torch.minimum(ramp, ramp.flip(0)) / ((n + 1) // 2)
+
+
+def _answer(model: Model, x: Tensor) -> Tensor:
+    z = model(x)
+    if z.ndim != 4 or z.shape[0] != x.shape[0] or z.shape[-2:] != x.shape[-2:]:
+        expected = f"({x.shape[0]}, K, {x.shape[-2]}, {x.shape[-1]})"
+        raise ValueError(f"expected logits {expected} from the model, found {tuple(z.shape)}")
+    return z
+
+
+def _resize(x: Tensor, size: Size, *, antialias: bool) -> Tensor:
+    if tuple(x.shape[-2:]) == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=antialias)
+
+
+def _check(
+    model: Model, image: Tensor, size: Size | None, window: Size | None, stride: Size | None, scales: Sequence[float]
+) -> None:
+    if image.ndim not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape:
+        raise ValueError(f"image must be (3, H, W) or (B, 3, H, W), found {tuple(image.shape)}")
+    if not image.is_floating_point():
+        raise ValueError(f"image must be floating point in [0, 1], found {image.dtype}")
+    if isinstance(model, nn.Module) and model.training:
+        raise ValueError("the model is in training mode; call model.eval() first")
+    for name, value in (("size", size), ("window", window), ("stride", stride)):
+        if value is not None and (len(value) != 2 or min(value) < 1):
+            raise ValueError(f"{name} must be (height, width) in pixels, at least 1, found {value}")
+    if stride is not None and window is not None and (stride[0] > window[0] or stride[1] > window[1]):
+        raise ValueError(f"stride {stride} would leave gaps between windows of {window}")
+    if stride is not None and window is None:
+        raise ValueError("stride needs a window")
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales must be positive, at least one, found {tuple(scales)}")

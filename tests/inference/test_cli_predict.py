@@ -1,0 +1,78 @@
+"""``crispseg predict`` from the command line, with a real run folder: exit codes, what is printed, what is written."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from crispseg import config as configs
+from crispseg.cli import main
+from crispseg.config import Config, DataConfig, ModelConfig
+from crispseg.data import ClassSet, default_palette, read_label, write_classes
+from crispseg.inference import predict_logits
+from crispseg.runs import load_run, make_model
+
+EMPTY = "expected PNG, JPEG, WEBP, TIFF or BMP, found an empty file"
+CLASSES = ClassSet(("sky", "road"), default_palette(2))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    config = Config(
+        data=DataConfig(root="nowhere"), model=ModelConfig(decoder="fcn", decoder_channels=8, pretrained=False)
+    )
+    torch.manual_seed(0)
+    configs.write(config, path / "config.yaml")
+    write_classes(path / "classes.json", CLASSES)
+    save_file(make_model(config, len(CLASSES)).state_dict(), path / "model.safetensors")
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, size in enumerate([(40, 50), (33, 64)]):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_masks_are_those_of_the_run(run, photos, tmp_path, capsys):
+    assert main(["predict", "--run", str(run), str(photos), "--out", str(tmp_path / "out"), "--overlay"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.strip() == f"{tmp_path / 'out'}: 2 masks written"
+    assert captured.err == ""  # no progress bar where nobody looks
+    with Image.open(photos / "1.png") as picture:
+        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    expected = predict_logits(load_run(run).model, image).argmax(0)
+    assert (read_label(tmp_path / "out" / "1.png", CLASSES) == expected).all()
+    assert (tmp_path / "out" / "overlays" / "1.jpg").is_file()
+
+
+def test_a_bad_image_gives_exit_code_1_and_all_others_a_mask(run, photos, tmp_path, capsys):
+    (photos / "0.png").write_bytes(b"")
+    words = ["predict", "--run", str(run), str(photos / "*.png"), "--out", str(tmp_path / "out")]
+    assert main([*words, "--window", "32", "32", "--flip", "--scales", "0.5", "1.0"]) == 1
+    captured = capsys.readouterr()
+    assert "1 masks written" in captured.out
+    assert captured.err == f"crispseg: left out: {photos / '0.png'}: {EMPTY}\n"
+    assert (tmp_path / "out" / "1.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--run", "nowhere"], "nowhere is not a run folder"),
+        (["--stride", "8", "8"], "--stride 8 8 needs a --window"),
+        (["--window", "0", "8"], "--window: expected positive numbers, found 0 8"),
+        (["--scales", "1.0", "-1"], "--scales: expected positive numbers, found 1.0 -1.0"),
+        (["--device", "abacus"], "--device abacus is not to be had here"),
+    ],
+)
+def test_misuse_is_exit_code_2_and_writes_nothing(run, photos, tmp_path, capsys, words, message):
+    run_words = [] if words[0] == "--run" else ["--run", str(run)]
+    assert main(["predict", *run_words, *words, "--out", str(tmp_path / "out"), "--overlay", str(photos)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
