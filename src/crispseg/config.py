@@ -25,7 +25,7 @@ class DataConfig:
         root: Folder of the data set.
         layout: How the folder is laid out; docs/data.md shows each.
         size: (height, width) to which images and labels are resized when they are read, for a protocol such as
-            camvid-half. Metrics in training are at this size; ``crispseg evaluate`` uses the label's own. None: as they are.
+            camvid-half. None: as they are.
         train_split: Split to learn from.
         val_split: Split on which the best checkpoint is chosen.
         crop: (height, width) of a training crop.

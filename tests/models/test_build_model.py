@@ -23,9 +23,7 @@ def build(decoder="semantic_fpn", seed=0, **options):
 def test_with_a_fresh_neck_the_logits_are_those_without_it_exactly(decoder, placement, neck):
     images = torch.rand(2, 3, 60, 80)
     with torch.no_grad():
-        assert torch.equal(
-            build(decoder, neck=neck, placement=placement)(images), build(decoder, neck="none")(images)
-        )
+        assert torch.equal(build(decoder, neck=neck, placement=placement)(images), build(decoder, neck="none")(images))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (31, 33), (64, 64), (45, 97)])
@@ -147,7 +145,7 @@ def test_a_pickle_that_holds_code_is_refused(tmp_path):
 
 
 def test_missing_network_says_what_to_do(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match=r"local \.safetensors file"):
         TimmEncoder("resnet18")
 

@@ -1,12 +1,11 @@
 """The command line: parse, call one function, print. One module a command; nothing is computed here.
 
-A command module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; one that rewrites its words before they
-are parsed also has ``prepare(words)``. It is imported only when it is asked for, so that ``crispseg --help`` does not wait
-for torch.
+A command module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; one that rewrites its words before
+they are parsed also has ``prepare(words)``. It is imported only when it is asked for, so that ``crispseg --help`` does
+not wait for torch.
 """
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +16,7 @@ COMMANDS = {
     "train": "train a segmenter from a config",
     "evaluate": "measure a trained run at the boundary",
     "predict": "write masks for images",
+    "diffuse": "see an image diffuse: the classical kinds and the semantic one",
     "demo": "see the whole thing on generated scenes",
 }
 
@@ -74,12 +74,15 @@ def _dispatch(words: list[str]) -> int:
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {summary}" for name, summary in COMMANDS.items()]
-    return "\n".join(
-        ["crispseg: crisp boundaries for semantic segmentation", "", "usage: crispseg COMMAND [--debug] …", "", *lines]
-        + ["", "crispseg COMMAND --help says more; crispseg --version prints the version."]
-    )
+    return f"""crispseg: crisp boundaries for semantic segmentation
+
+usage: crispseg COMMAND [--debug] …
+
+{chr(10).join(lines)}
+
+crispseg COMMAND --help says more; crispseg --version prints the version."""
 
 
 def _say(message: object) -> None:
-    text = " ".join(str(message).split(os.linesep)) if os.linesep in str(message).strip() else str(message).strip()
+    text = " ".join(str(message).split())
     print(f"crispseg: error: {text}", file=sys.stderr)

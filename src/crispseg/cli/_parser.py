@@ -23,7 +23,9 @@ class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
             group = found[1] + "."
             keys = {flag[2:].removeprefix(group).split(".")[0] for flag in flags if flag[2:].startswith(group)}
             return nearest(found[2], keys)
-        if found := re.search(r"(?:does not accept (?:option|nested key)|not expected|unknown key) '([\w.]+)'", text, re.I):
+        if found := re.search(
+            r"(?:does not accept (?:option|nested key)|not expected|unknown key) '([\w.]+)'", text, re.I
+        ):
             return nearest(found[1].split(".")[0], {flag[2:].split(".")[0] for flag in flags})
         return ""
 

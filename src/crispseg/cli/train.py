@@ -35,5 +35,6 @@ def run(arguments: Any) -> int:
     config = Config(data=arguments.data, model=arguments.model, training=arguments.training, seed=arguments.seed)
     metrics = train(config, out, resume=arguments.resume is not None)
     val = metrics["val"]
-    print(f"{out}: val mIoU {val['miou']:.4f} at step {metrics['best_step']} of {metrics['steps']}, {metrics['seconds']:.0f} s")
+    steps = f"step {metrics['best_step']} of {metrics['steps']}"
+    print(f"{out}: val mIoU {val['miou']:.4f} at {steps}, {metrics['seconds']:.0f} s")
     return 0

@@ -8,6 +8,7 @@ Not here: the decoder placement of the neck (``refined``), upsampling to the ima
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,7 +75,8 @@ class SemanticFPNDecoder(Decoder):
             pyramid.insert(0, x + F.interpolate(pyramid[0], size=x.shape[-2:], mode="nearest"))
         sizes = [x.shape[-2:] for x in pyramid]
         fused = None
-        for level, (x, branch) in enumerate(zip(pyramid, self.branches, strict=True)):
+        branches: Any = self.branches
+        for level, (x, branch) in enumerate(zip(pyramid, branches, strict=True)):
             for step, block in enumerate(branch):
                 x = block(x)
                 if level:

@@ -6,6 +6,7 @@ Not here: where weights come from (``weights``).
 """
 
 from pathlib import Path
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class TimmEncoder(nn.Module):
         self.body = _create(name, download=source is None)
         if source:
             weights.load_encoder(self.body, source)
-        info = self.body.feature_info
+        info: Any = self.body.feature_info
         strides = info.reduction()
         self.levels = [i for i, stride in enumerate(strides) if stride >= finest_stride]
         self.channels: list[int] = [info.channels()[i] for i in self.levels]

@@ -4,7 +4,7 @@ Not here: how the parts are made (``build``).
 """
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +41,10 @@ class SegmentationModel(nn.Module):
     ) -> None:
         super().__init__()
         self.encoder, self.neck, self.decoder, self.auxiliary = encoder, neck, decoder, auxiliary
-        self.stride = max(encoder.strides)
-        self.register_buffer("mean", torch.tensor(encoder.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(encoder.std).view(1, -1, 1, 1), persistent=False)
+        facts: Any = encoder
+        self.stride = max(facts.strides)
+        self.register_buffer("mean", torch.tensor(facts.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(facts.std).view(1, -1, 1, 1), persistent=False)
 
     @overload
     def forward(self, images: Tensor, aux: Literal[False] = False) -> Tensor: ...
@@ -63,7 +64,8 @@ class SegmentationModel(nn.Module):
         refined = self.neck(maps)
         if not aux:
             return _to_image(self.decoder(refined), x, height, width)
-        heads: list[Tensor] = self.decoder.heads(refined)
+        decoder: Any = self.decoder
+        heads: list[Tensor] = decoder.heads(refined)
         if self.auxiliary is not None:
             heads = [*heads, self.auxiliary(maps)]
         logits = [_to_image(head, x, height, width) for head in heads]

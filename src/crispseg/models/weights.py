@@ -1,6 +1,6 @@
-"""Where an encoder's pretrained weights come from, and how they are read: safetensors, or ``.pth`` with ``weights_only``.
+"""Where an encoder's pretrained weights come from and how they are read.
 
-Nothing is unpickled. Not here: the encoders themselves.
+Safetensors, or ``.pth`` with ``weights_only``; nothing is unpickled. Not here: the encoders themselves.
 """
 
 import importlib.util

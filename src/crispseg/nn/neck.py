@@ -15,8 +15,8 @@ from crispseg.nn.sdn import SemanticDiffusion
 class SemanticDiffusionNeck(nn.Module):
     """A list of feature maps in, the same list out, boundaries sharpened. The identity at the start.
 
-    *Multi-scale* (a list of channels, finest first): level i is guided by the next deeper level as the encoder gave it,
-    SDN(F_i, F_{i+1}); the deepest by its own 3×3 stride-2 convolution.
+    *Multi-scale* (a list of channels, finest first): level i is guided by the next deeper level as the encoder gave
+    it, SDN(F_i, F_{i+1}); the deepest by its own 3×3 stride-2 convolution.
     *Single-scale* (an int): only the deepest map is refined, guided by its own 3×3 stride-2 convolution; the maps before
     it, if there are any, pass through.
 

@@ -105,12 +105,13 @@ class SemanticDifferenceConv2d(nn.Module):
 
     def extra_repr(self) -> str:
         out, inner, k, _ = self.weight.shape
-        scale = "learned" if self.raw_scale is not None else self.fixed_scale
-        return f"{inner * self.groups}, {out}, {k}, similarity={self.similarity!r}, scale={scale!r}, contrast={self.contrast}"
+        scale = self.fixed_scale if self.raw_scale is None else "learned"
+        shape = f"{inner * self.groups}, {out}, {k}"
+        return f"{shape}, similarity={self.similarity!r}, scale={scale!r}, contrast={self.contrast}"
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bring ``x`` to the grid of ``like``, bilinear with ``align_corners=False``; the same tensor if it is there already."""
+    """Bring ``x`` to the grid of ``like``, bilinear, ``align_corners=False``; the same tensor if it is there already."""
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

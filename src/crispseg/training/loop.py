@@ -59,7 +59,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     resume = resume and last.is_file()  # killed before the first checkpoint: start again
     torch.manual_seed(config.seed)
     model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPU and GPU
+    model = model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
     loss_of = optimisation.make_loss(t, train_set.classes.ignore_index, _class_weights(config, train_set, fabric))
@@ -79,7 +79,9 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
         num_workers=config.data.workers,
         pin_memory=fabric.device.type == "cuda",
     )
-    validations = {min(steps, -(-e * len(train_set) // t.batch_size)) for e in range(1, t.epochs + 1) if e % t.validate_every == 0}
+    validations = {
+        min(steps, -(-e * len(train_set) // t.batch_size)) for e in range(1, t.epochs + 1) if e % t.validate_every == 0
+    }
     validations.add(steps)
     started = time.monotonic() - state["seconds"]
     mean_loss = _Mean()
@@ -240,7 +242,7 @@ def _class_weights(config: Config, data: SegmentationDataset, fabric: Fabric) ->
         if len(kind) != k:
             raise UsageError(f"training.class_weights: expected {k} numbers, one a class, found {len(kind)}")
         return fabric.to_device(torch.tensor(kind))
-    counts = sum((torch.bincount(data.load(i)[1].flatten().long(), minlength=256) for i in range(len(data))))
+    counts = sum(torch.bincount(data.load(i)[1].flatten().long(), minlength=256) for i in range(len(data)))
     return fabric.to_device(class_weights(cast(Tensor, counts)[:k], kind))
 
 

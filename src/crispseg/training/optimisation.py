@@ -69,7 +69,9 @@ def make_average(model: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
-def make_loss(t: TrainingConfig, ignore_index: int, weights: Tensor | None) -> Callable[[Tensor, list[Tensor], Tensor], Tensor]:
+def make_loss(
+    t: TrainingConfig, ignore_index: int, weights: Tensor | None
+) -> Callable[[Tensor, list[Tensor], Tensor], Tensor]:
     """The loss of all heads: L(main) + aux_weight · Σ L(auxiliary)."""
     function = losses.ohem_cross_entropy if t.loss == "ohem" else losses.cross_entropy
 
