@@ -52,7 +52,7 @@ def test_label_without_image(folder_set):
     expected = (
         r"labels/train/train_1.png: label without image; expected .*train_1\.\*, found train_1.heic, which is not read"
     )
-    with pytest.raises(DataError, match=expected + ".*2 labels have none"):
+    with pytest.raises(DataError, match=expected + ".*; 1 more have none"):
         find_samples(folder_set, "train")
 
 

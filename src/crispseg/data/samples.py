@@ -4,12 +4,14 @@ Nothing is opened here. Not here: the folders of each data set (``layouts``).
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from crispseg.data.images import SUFFIXES
 from crispseg.errors import DataError
+
+PNG = frozenset((".png",))
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,17 @@ class Sample:
     name: str
     image: Path
     label: Path | None = None
+    mapping: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images and labels of a split by name, paired or not; ``{}`` in a pattern stands for the name."""
+
+    images: dict[str, Path]
+    labels: dict[str, Path]
+    image_pattern: str
+    label_pattern: str
     mapping: tuple[int, ...] | None = None
 
 
@@ -54,26 +67,26 @@ def by_name(folder: Path, key: Callable[[str], str | None], suffixes: frozenset[
     return found
 
 
-def pair(
-    images: Mapping[str, Path], labels: Mapping[str, Path], image_pattern: str, label_pattern: str
-) -> list[tuple[str, Path, Path]]:
-    """Return (name, image, label) sorted by name. Raises ``DataError`` for a file without partner or an empty split.
+def pair(split: Split) -> list[Sample]:
+    """Return the samples sorted by name. Raises ``DataError`` for a file without partner or an empty split."""
+    if not split.images and not split.labels:
+        raise DataError(f"expected images {split.image_pattern.replace('{}', 'NAME')}, found none: the split is empty")
+    alone = without_partner(split)
+    if alone:
+        raise DataError(alone[0] + (f"; {len(alone) - 1} more have none" if len(alone) > 1 else ""))
+    return [Sample(name, split.images[name], split.labels[name], split.mapping) for name in sorted(split.images)]
 
-    The patterns say where a partner is expected; ``{}`` stands for the name.
-    """
-    if not images and not labels:
-        raise DataError(f"expected images {image_pattern.replace('{}', 'NAME')}, found none: the split is empty")
+
+def without_partner(split: Split) -> list[str]:
+    """Say of every image without label and label without image what was expected, images first, sorted by name."""
+    messages = []
     for have, lack, kind, partner, pattern in (
-        (images, labels, "image", "label", label_pattern),
-        (labels, images, "label", "image", image_pattern),
+        (split.images, split.labels, "image", "label", split.label_pattern),
+        (split.labels, split.images, "label", "image", split.image_pattern),
     ):
-        missing = sorted(have.keys() - lack.keys())
-        if missing:
-            more = f"; {len(missing)} {kind}s have none" if len(missing) > 1 else ""
-            raise DataError(
-                f"{have[missing[0]]}: {kind} without {partner}; {_expected(pattern, missing[0], partner)}{more}"
-            )
-    return [(name, images[name], labels[name]) for name in sorted(images)]
+        for name in sorted(have.keys() - lack.keys()):
+            messages.append(f"{have[name]}: {kind} without {partner}; {_expected(pattern, name, partner)}")
+    return messages
 
 
 def _expected(pattern: str, name: str, kind: str) -> str:

@@ -6,22 +6,15 @@ NAME may contain folders. Files that are no pictures by their suffix, and hidden
 from pathlib import Path
 
 from crispseg.data.classes import ClassSet, read_classes
-from crispseg.data.samples import Sample, by_name, pair
+from crispseg.data.samples import PNG, Split, by_name
 from crispseg.errors import DataError
 
-_PNG = frozenset((".png",))
+_SIGNS = {"cityscapes": "leftImg8bit", "voc": "JPEGImages", "ade20k": "annotations"}
 
 
-def find(root: Path, split: str) -> tuple[list[Sample], ClassSet]:
-    """Return the samples of ``split`` and the classes."""
-    image_folder, label_folder = root / "images" / split, root / "labels" / split
-    for folder in (image_folder, label_folder):
-        if not folder.is_dir():
-            raise DataError(_no_folder(folder, root))
-    classes = read_classes(root / "classes.json")
-    images, labels = by_name(image_folder, str), by_name(label_folder, str, _PNG)
-    pairs = pair(images, labels, f"{image_folder}/{{}}.*", f"{label_folder}/{{}}.png")
-    return [Sample(*files) for files in pairs], classes
+def classes(root: Path) -> ClassSet:
+    """Read ``classes.json``."""
+    return read_classes(root / "classes.json")
 
 
 def splits(root: Path) -> list[str]:
@@ -31,10 +24,24 @@ def splits(root: Path) -> list[str]:
     return sorted(found, key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
+def files(root: Path, split: str) -> Split:
+    """Return the files of ``split``."""
+    image_folder, label_folder = root / "images" / split, root / "labels" / split
+    for folder in (image_folder, label_folder):
+        if not folder.is_dir():
+            raise DataError(_no_folder(folder, root))
+    return Split(
+        by_name(image_folder, str),
+        by_name(label_folder, str, PNG),
+        f"{image_folder}/{{}}.*",
+        f"{label_folder}/{{}}.png",
+    )
+
+
 def _no_folder(folder: Path, root: Path) -> str:
-    for other, sign in (("cityscapes", "leftImg8bit"), ("voc", "JPEGImages"), ("ade20k", "annotations")):
+    for layout, sign in _SIGNS.items():
         if (root / sign).is_dir():
-            return f"{folder}: no such folder, but {sign} is there: is this the layout {other!r}?"
+            return f"{folder}: no such folder, but {sign} is there: is this the layout {layout!r}?"
     found = splits(root)
     if folder.parent.name == "images" and found:
         return f"{folder}: no such split; found: {', '.join(found)}"

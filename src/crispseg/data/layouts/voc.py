@@ -7,32 +7,40 @@ The label files are palette PNGs whose indices are the classes; 255, the border 
 from pathlib import Path
 
 from crispseg.data.classes import ClassSet, read_classes
-from crispseg.data.samples import Sample
+from crispseg.data.samples import Split
 from crispseg.errors import DataError
 
 
-def find(root: Path, split: str) -> tuple[list[Sample], ClassSet]:
-    """Return the samples of ``split`` (train, val, trainval) and the 21 classes."""
-    names_file = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+def classes(root: Path) -> ClassSet:
+    """Return the 21 classes, background first."""
+    return read_classes(Path(__file__).with_name("voc.json"))
+
+
+def splits(root: Path) -> list[str]:
+    """Return those of train and val that have a list of names."""
+    return [split for split in ("train", "val") if _names_file(root, split).is_file()]
+
+
+def files(root: Path, split: str) -> Split:
+    """Return the files of ``split`` (train, val, trainval): those whose name its list holds."""
+    names_file = _names_file(root, split)
     if not names_file.is_file():
         inner = sorted(path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/JPEGImages"))
         where = (
-            f"; is {inner[0]} the root?"
-            if inner
-            else f"; Pascal VOC has it, JPEGImages and SegmentationClass in {root}"
+            f"is {inner[0]} the root?" if inner else f"Pascal VOC has it, JPEGImages and SegmentationClass in {root}"
         )
-        raise DataError(f"{names_file}: no such file{where}")
-    names = names_file.read_text(encoding="utf-8").split()
+        raise DataError(f"{names_file}: no such file; {where}")
+    names = sorted(set(names_file.read_text(encoding="utf-8").split()))
     if not names:
         raise DataError(f"{names_file}: expected the names of images, one a line, found none: the split is empty")
-    return [_sample(root, name, names_file) for name in sorted(set(names))], read_classes(
-        Path(__file__).with_name("voc.json")
-    )
+    patterns = f"{root}/JPEGImages/{{}}.jpg", f"{root}/SegmentationClass/{{}}.png"
+    images, labels = ({name: Path(pattern.replace("{}", name)) for name in names} for pattern in patterns)
+    for kind, paths in (("image", images), ("label", labels)):
+        for name, path in paths.items():
+            if not path.is_file():
+                raise DataError(f"{path}: no such {kind}, but {names_file} lists {name!r}")
+    return Split(images, labels, *patterns)
 
 
-def _sample(root: Path, name: str, names_file: Path) -> Sample:
-    image, label = root / "JPEGImages" / f"{name}.jpg", root / "SegmentationClass" / f"{name}.png"
-    for path, kind in ((image, "image"), (label, "label")):
-        if not path.is_file():
-            raise DataError(f"{path}: no such {kind}, but {names_file} lists {name!r}")
-    return Sample(name, image, label)
+def _names_file(root: Path, split: str) -> Path:
+    return root / "ImageSets" / "Segmentation" / f"{split}.txt"
