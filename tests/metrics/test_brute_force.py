@@ -1,4 +1,4 @@
-"""Every metric equals its definition, written out pixel by pixel in ``brute``, on any small maps: the fast form is exact."""
+"""Every metric equals its definition, written out pixel by pixel in ``brute``, on any small maps."""
 
 import math
 
@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispseg.metrics import BoundaryFScore, BoundaryIoU, MeanIoU, TrimapIoU
-
 
 CLASSES = 4
 EXAMPLES = settings(max_examples=60, deadline=None)

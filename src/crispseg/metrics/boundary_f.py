@@ -21,10 +21,11 @@ class BoundaryFScore(CountingMetric):
         precision_c(τ) = #{p ∈ ∂P : ∃ q ∈ ∂T, ‖p − q‖₂ ≤ τ} / |∂P|,   recall_c the same with P and T exchanged
         F_c = 2 · precision_c · recall_c / (precision_c + recall_c),   boundary_f = mean of F_c over the classes defined
 
-    P, T: the pixels that prediction and truth give to class c. ∂P, its **boundary pixels**: those of P with one of their
-    four neighbours in another class; the edge of the image is no boundary, nor is the edge of void. Truth's void is taken
-    out of both maps first, so nothing predicted there has any effect. Pixels are counted over all images, then divided.
-    A class with boundary pixels in neither map is NaN, left out of the mean and listed; in one of them only, its F is 0.
+    P, T: the pixels that prediction and truth give to class c. ∂P, its **boundary pixels**: those of P with one of
+    their four neighbours in another class; the edge of the image is no boundary, nor is the edge of void. Truth's void
+    is taken out of both maps first, so nothing predicted there has any effect. Pixels are counted over all images, then
+    divided. A class with boundary pixels in neither map is NaN, left out of the mean and listed; in one of them only,
+    its F is 0.
 
     Parameters
     ----------
@@ -38,8 +39,8 @@ class BoundaryFScore(CountingMetric):
     ``update(pred, target)``: pred (B, H, W) integer labels or (B, C, H, W) logits; target (B, H, W).
     ``compute()``: ``boundary_f`` (T,) in the order of ``tolerances``; ``per_class``, ``precision``, ``recall`` (T, C);
     ``absent``; ``tolerances``; ``boundary_pixels`` (2, C) int64, |∂P| and |∂T|.
-    ``counts(pred, target)``: of each image (B, 2, T + 1, C): for P, then T, the matched boundary pixels at each tolerance,
-    then all of them.
+    ``counts(pred, target)``: of each image (B, 2, T + 1, C): for P, then T, the matched boundary pixels at each
+    tolerance, then all of them.
 
     Raises
     ------

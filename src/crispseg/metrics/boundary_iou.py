@@ -20,9 +20,9 @@ class BoundaryIoU(CountingMetric):
 
         BoundaryIoU_c = |(P_d ∩ P) ∩ (T_d ∩ T)| / |(P_d ∩ P) ∪ (T_d ∩ T)|
 
-    P, T: the pixels that prediction and truth give to class c. P_d ∩ P, the **band**: the pixels of P within d px of its
-    contour, that is those which d erosions of P by a 3×3 square take off (distance in the maximum norm). Numerators and
-    denominators are summed over all images before they are divided. On binary masks the bands are those of the
+    P, T: the pixels that prediction and truth give to class c. P_d ∩ P, the **band**: the pixels of P within d px of
+    its contour, that is those which d erosions of P by a 3×3 square take off (distance in the maximum norm). Numerators
+    and denominators are summed over all images before they are divided. On binary masks the bands are those of the
     published boundary-iou-api to the last pixel.
 
     **Void**: truth's void is taken out of both maps before bands are found. It is nobody's neighbour, so its edge

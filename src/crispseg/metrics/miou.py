@@ -66,10 +66,7 @@ class MeanIoU(CountingMetric):
 
     def ratios(self, counts: Tensor) -> Tensor:
         """IoU of each class, then the pixel accuracy: (…, C + 1)."""
-        both = counts[..., :-1].diagonal(dim1=-2, dim2=-1)
-        per_class = iou(torch.stack([both, counts[..., :-1].sum(-2), counts.sum(-1)], dim=-2))
-        accuracy = ratio(both.sum(-1), counts.sum((-2, -1)))
-        return torch.cat([per_class, accuracy.unsqueeze(-1)], dim=-1)
+        return region_ratios(overlap(counts))
 
     def scores(self, counts: Tensor, ratios: Tensor | None = None) -> dict[str, Any]:
         ratios = self.ratios(counts) if ratios is None else ratios
@@ -81,6 +78,18 @@ class MeanIoU(CountingMetric):
             "absent": absent(per_class),
             "confusion": counts,
         }
+
+
+def overlap(confusion: Tensor) -> Tensor:
+    """Return |P ∩ T|, |P| and |T| of each class, (…, 3, C), from confusion matrices (…, C, C + 1)."""
+    square = confusion[..., :-1]
+    return torch.stack([square.diagonal(dim1=-2, dim2=-1), square.sum(-2), confusion.sum(-1)], dim=-2)
+
+
+def region_ratios(overlap: Tensor) -> Tensor:
+    """Return the IoU of each class, then the pixel accuracy, (…, C + 1), from :func:`overlap`."""
+    both, _, true = overlap.unbind(-2)
+    return torch.cat([iou(overlap), ratio(both.sum(-1), true.sum(-1)).unsqueeze(-1)], dim=-1)
 
 
 def mean_iou(

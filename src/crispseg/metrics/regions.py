@@ -1,7 +1,7 @@
 """Where a boundary is: the band along it, and the boundary pixels themselves, from a map of codes (see ``labels``).
 
-Both follow one rule: only pixels that carry a class are seen. Void (code 0) is nobody's neighbour, so the edge of a void
-region is no boundary; two classes on either side of a thin void line still have a band, since each has the other near.
+Both follow one rule: only pixels that carry a class are seen. Void (code 0) is nobody's neighbour, so the edge of a
+void region is no boundary; two classes on either side of a thin void line still have a band: each has the other near.
 
 Not here: what is counted inside.
 """
@@ -71,6 +71,16 @@ def bands(code: Tensor, radii: Sequence[int], num_classes: int, *, border: bool 
         yield ((high + low) ^ (num_classes + 1)).bool()
 
 
+def near(mask: Tensor, d: int) -> Tensor:
+    """Return where a pixel of ``mask``, bool (B, H, W), lies within d px in the maximum norm: its dilation.
+
+    >>> near(torch.tensor([[[True, False, False]]]), 1).tolist()
+    [[[True, True, False]]]
+    """
+    d = min(d, max(mask.shape[-2:]))
+    return _grow(_pad(mask.view(torch.uint8), d, 0), 0, d).bool()
+
+
 def contour(code: Tensor) -> Tensor:
     """Return the boundary pixels, as codes: code_p where one of p's 4 neighbours carries another class, 0 elsewhere.
 
@@ -93,7 +103,7 @@ def contour(code: Tensor) -> Tensor:
 
 
 def _pad(x: Tensor, radius: int, outside: int | None) -> Tensor:
-    """Add ``radius`` pixels on all sides. None repeats the last pixel: every window that sees it there has it anyway."""
+    """Add ``radius`` pixels on all sides. None repeats the last pixel: a window that sees the copy has it anyway."""
     for dim in (-2, -1):
         first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
         if outside is not None:
@@ -105,9 +115,9 @@ def _pad(x: Tensor, radius: int, outside: int | None) -> Tensor:
 
 
 def _grow(x: Tensor, was: int, d: int) -> Tensor:
-    """From the maxima over windows of half-width ``was`` to those of half-width d, where they fit: d − was less on each side.
+    """From the maxima over windows of half-width ``was`` to half-width d, where they fit: d − was less on each side.
 
-    Two windows of one length, shifted by at most that length, make a longer one: log2 steps, each a maximum of two views.
+    Two windows of one length, shifted by at most that length, make a longer one: log2 steps of two views each.
     """
     for dim in (-1, -2):
         length, goal = 2 * was + 1, 2 * d + 1

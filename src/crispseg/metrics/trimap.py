@@ -19,8 +19,8 @@ class TrimapIoU(CountingMetric):
 
         trimap_iou(r) = mean over c of |P ∩ T ∩ N_r| / |(P ∪ T) ∩ N_r|
 
-    P, T: the pixels that prediction and truth give to class c. N_r: the labelled pixels that have a pixel of another true
-    class within r px (maximum norm, a (2r+1)² window; not the edge of the image, and not the edge of void). The
+    P, T: the pixels that prediction and truth give to class c. N_r: the labelled pixels that have a pixel of another
+    true class within r px (maximum norm, a (2r+1)² window; not the edge of the image, and not the edge of void). The
     region depends on the truth alone, so it is the same for every model. Sums over all images before dividing; a class
     with no pixel in N_r in either map is NaN there and left out of that mean.
 
@@ -46,7 +46,7 @@ class TrimapIoU(CountingMetric):
     References
     ----------
     Kohli, Ladický, Torr: Robust Higher Order Potentials for Enforcing Label Consistency, IJCV 2009 (the trimap);
-    Krähenbühl, Koltun, NIPS 2011, arXiv 1210.5644 (as a curve over r). The norm and the border are this project's choice.
+    Krähenbühl, Koltun, NIPS 2011, arXiv 1210.5644 (as a curve over r). Norm and border are this project's choice.
 
     Examples
     --------

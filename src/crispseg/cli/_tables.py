@@ -1,0 +1,49 @@
+"""Evaluations as tables for a terminal. Nothing is computed here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from crispseg.evaluation import KINDS, Evaluation
+
+
+def evaluation_tables(results: Mapping[str, Evaluation], title: str) -> list[Table]:
+    """The summary of each evaluation side by side, then the classes of the first, and where its errors come from."""
+    summaries = {name: result.summary() for name, result in results.items()}
+    first = next(iter(summaries.values()))
+    head = _table(f"{title}: {first['images']} images", ["", *summaries])
+    for label, pick in (
+        ("mIoU", lambda s: s["miou"]),
+        ("pixel accuracy", lambda s: s["pixel_accuracy"]),
+        ("Boundary IoU", lambda s: s["boundary_iou"]),
+        *((f"boundary F, {t} px", lambda s, t=t: s["boundary_f"][t]) for t in first["boundary_f"]),
+        *((f"trimap IoU, {r} px", lambda s, r=r: s["trimap_iou"][r]) for r in first["trimap_iou"]),
+    ):
+        head.add_row(label, *(number(pick(s)) for s in summaries.values()))
+    columns = ["class", "IoU", "Boundary IoU", *(f"F {t} px" for t in first["boundary_f"])]
+    anatomy = first.get("anatomy")
+    classes = _table(
+        "classes, and what share of each is wrong in which way", columns + (list(KINDS) if anatomy else [])
+    )
+    for name, scores in first["per_class"].items():
+        cells = [scores["iou"], scores["boundary_iou"], *scores["boundary_f"].values()]
+        kinds = [anatomy["per_class"].get(name, {}).get(kind) for kind in KINDS] if anatomy else []
+        classes.add_row(name, *map(number, [*cells, *kinds]))
+    if anatomy:
+        totals = [anatomy[kind] for kind in KINDS]
+        classes.add_row("all pixels", *[""] * (len(columns) - 1), *map(number, totals), style="bold")
+    return [head, classes]
+
+
+def number(value: float | None) -> str:
+    """Four decimals; a dash where there was nothing to measure."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _table(title: str, columns: list[Any]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(str(column), justify="right" if i else "left", no_wrap=True)
+    return table
