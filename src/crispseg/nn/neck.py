@@ -17,8 +17,8 @@ class SemanticDiffusionNeck(nn.Module):
 
     *Multi-scale* (a list of channels, finest first): level i is guided by the next deeper level as the encoder gave
     it, SDN(F_i, F_{i+1}); the deepest by its own 3×3 stride-2 convolution.
-    *Single-scale* (an int): only the deepest map is refined, guided by its own 3×3 stride-2 convolution; the maps before
-    it, if there are any, pass through.
+    *Single-scale* (an int): only the deepest map is refined, guided by its own 3×3 stride-2 convolution; the maps
+    before it, if there are any, pass through.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ class SemanticDifferenceConv2d(nn.Module):
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bring ``x`` to the grid of ``like``, bilinear, ``align_corners=False``; the same tensor if it is there already."""
+    """Bring ``x`` to the grid of ``like``: bilinear, ``align_corners=False``; the same tensor if it is there."""
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
