@@ -32,6 +32,9 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--data.root", type=Path, metavar="ROOT", help="data set for --run (default: the run's own)")
     parser.add_argument("--data.layout", metavar="NAME", help="its layout (default: the run's own)")
     parser.add_argument("--split", metavar="NAME", help="split of the data set (default: the run's validation split)")
+    parser.add_argument(
+        "--label-size", type=int, nargs=2, metavar=("H", "W"), help="protocol's size (default: each label's own)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every number to this JSON file")
     add_classes(parser)
     add_settings(parser)
@@ -121,13 +124,20 @@ def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Evaluation]]:
         raise UsageError(f"{root} has other classes than {run.path} was trained on: {classes.names[:5]} …")
     options = prediction_of(arguments)
     result = suite(
-        run_maps(run, progress(samples, "evaluating"), **options),
+        run_maps(run, progress(samples, "evaluating"), label_size=_pair(arguments.label_size), **options),
         classes.names,
         classes.ignore_index,
         settings=settings_of(arguments),
     )
     seen = {key: value for key, value in options.items() if key != "device"}
-    source = {"title": f"{run.path} on {split}", "run": str(run.path), "root": str(root), "split": split, "seen": seen}
+    source = {
+        "title": f"{run.path} on {split}",
+        "run": str(run.path),
+        "root": str(root),
+        "split": split,
+        "label_size": arguments.label_size,
+        "seen": seen,
+    }
     return source, {"model": result}
 
 

@@ -11,9 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crispseg.data import ClassSet, Sample, default_palette, read_classes, read_label, read_pair
+from crispseg.data import (
+    ClassSet,
+    Sample,
+    default_palette,
+    read_classes,
+    read_label,
+    read_pair,
+    resize_image,
+    resize_label,
+)
 from crispseg.data.images import open_picture
 from crispseg.data.samples import by_name
+from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
 from crispseg.inference import predict_logits, seen_size
 from crispseg.runs import Run
@@ -78,16 +88,20 @@ def mask_maps(
 
 
 def run_maps(
-    run: Run, samples: Iterable[Sample], *, device: Any = "cpu", **options: Any
+    run: Run, samples: Iterable[Sample], *, device: Any = "cpu", label_size: Size | None = None, **options: Any
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (name, prediction, truth) of each sample, predicted by a trained run, at the label's own resolution.
 
+    ``label_size``: (height, width) to which image (bilinear) and label (nearest) are brought first, for a protocol such
+    as camvid-half that is defined at another size than the files have.
     ``options``: window, stride, scales, flip of :func:`crispseg.inference.predict_logits`. Raises ``DataError`` for a
     bad file.
     """
     model = run.model.to(device)
     for sample in samples:
         image, label = read_pair(sample, run.classes)
+        if label_size is not None:
+            image, label = resize_image(image, label_size), resize_label(label, label_size)
         yield sample.name, predict_label(run, image, model=model, device=device, **options), label
 
 
