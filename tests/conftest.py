@@ -1,5 +1,7 @@
 """What every test shares: one thread (the suite runs on two cores beside other work), and a small real data set."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -17,3 +19,9 @@ def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
     write_scenes(root, {"train": 12, "val": 4, "test": 4}, height=48, width=64)
     return root
+
+
+@pytest.fixture(scope="session")
+def repository():
+    """The root of the checkout."""
+    return Path(__file__).parents[1]

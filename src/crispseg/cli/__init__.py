@@ -1,8 +1,7 @@
 """The command line: parse, call one function, print. One module a command; nothing is computed here.
 
 A command module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; one that rewrites its words before
-they are parsed also has ``prepare(words)``. It is imported only when it is asked for, so that ``crispseg --help`` does
-not wait for torch.
+they are parsed also has ``prepare(words)``. It is imported only when it is asked for.
 """
 
 import importlib
