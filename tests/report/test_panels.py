@@ -32,14 +32,17 @@ def test_crop_and_frame():
     assert np.array_equal(page, np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8))
 
 
-def test_sheet_places_every_picture_pixel_for_pixel():
-    red, blue = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 7, 3), np.uint8)
-    red[..., 0], blue[..., 2] = 200, 200
-    out = sheet([[red, blue], [blue, red]], ["a", "b"], scale=3, gap=2, font_size=10)
+def test_sheet_enlarges_each_picture_to_the_width_of_its_column():
+    red, blue, green = (np.zeros((4, width, 3), np.uint8) for width in (5, 7, 1))
+    red[..., 0], blue[..., 2], green[..., 1] = 200, 200, 200
+    out = sheet([[red, blue], [blue[:2, :5], green[:1]]], ["a", "b"], scale=3, gap=2, font_size=10)
     head = 17
-    assert out.shape == (head + 12 + 2 + 12, 21 + 2 + 21, 3)
+    assert out.shape == (head + 12 + 2 + 21, 15 + 2 + 21, 3)
     assert (out[head : head + 12, :15] == (200, 0, 0)).all()
-    assert (out[head : head + 12, 23:] == (0, 0, 200)).all()
+    assert (out[head : head + 12, 17:] == (0, 0, 200)).all()
+    assert (out[head + 14 : head + 20, :15] == (0, 0, 200)).all()
+    assert (out[head + 14 :, 17:] == (0, 200, 0)).all()
+    assert (out[head:, 15:17] == 255).all()
     assert (out[:head] < 128).any()
     with pytest.raises(ValueError, match=r"expected 2 pictures in each row, found \[1\]"):
         sheet([[red]], ["a", "b"])

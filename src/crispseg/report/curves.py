@@ -24,7 +24,7 @@ class Series:
     high: Sequence[float] | None = None
 
 
-def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 460, height: int = 260) -> str:
+def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 400, height: int = 250) -> str:
     """Return the SVG element; lines in the order of ``series``, their names at their right ends.
 
     Raises
@@ -43,7 +43,7 @@ def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 
     if not points:
         raise ValueError("nothing to draw: no series has a finite point")
     x_ticks, y_ticks = _ticks([x for x, _ in points]), _ticks([y for _, y in points])
-    left, right, top, bottom = 52, width - 96, 14, height - 40
+    left, right, top, bottom = 46, width - 76, 14, height - 40
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])

@@ -62,9 +62,10 @@ def framed(picture: Picture, box: Box, colour: Colour = FRAME) -> Picture:
 def sheet(
     rows: Sequence[Sequence[Picture]], captions: Sequence[str], *, scale: int = 1, gap: int = 6, font_size: int = 15
 ) -> Picture:
-    """Return rows of pictures on white with one caption a column; each column is as wide as its widest picture.
+    """Return rows of pictures on white with one caption a column.
 
-    Every picture is enlarged ``scale`` times, pixel by pixel; those of one row are brought to the height of its first.
+    Every picture is brought, pixel by pixel, to ``scale`` times the width of the topmost one in its column, so that a
+    crop in the second row is an enlargement.
 
     Raises
     ------
@@ -73,10 +74,10 @@ def sheet(
     """
     if any(len(row) != len(captions) for row in rows):
         raise ValueError(f"expected {len(captions)} pictures in each row, found {[len(row) for row in rows]}")
-    images = [[_enlarged(p, scale * row[0].shape[0] / p.shape[0]) for p in row] for row in rows]
-    widths = [max(column.width for column in columns) for columns in zip(*images)]
+    widths = [scale * picture.shape[1] for picture in rows[0]]
+    images = [[_resized(picture, width) for picture, width in zip(row, widths)] for row in rows]
     head = round(font_size * 1.7)
-    height = head + sum(row[0].height + gap for row in images) - gap
+    height = head + sum(max(image.height for image in row) + gap for row in images) - gap
     page = Image.new("RGB", (sum(widths) + gap * (len(widths) - 1), height), (255, 255, 255))
     draw, font = ImageDraw.Draw(page), _font(font_size)
     lefts = np.cumsum([0, *(w + gap for w in widths)]).tolist()
@@ -86,14 +87,13 @@ def sheet(
     for row in images:
         for left, image in zip(lefts, row):
             page.paste(image, (left, top))
-        top += row[0].height + gap
+        top += max(image.height for image in row) + gap
     return np.asarray(page)
 
 
-def _enlarged(picture: Picture, factor: float) -> Image.Image:
+def _resized(picture: Picture, width: int) -> Image.Image:
     image = Image.fromarray(picture)
-    size = round(image.width * factor), round(image.height * factor)
-    return image.resize(size, Image.Resampling.NEAREST)
+    return image.resize((width, round(image.height * width / image.width)), Image.Resampling.NEAREST)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

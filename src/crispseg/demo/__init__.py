@@ -1,0 +1,171 @@
+"""``run_demo``: the whole road in a few minutes. Images, training without and with SDN, evaluation, a page of pictures.
+
+Not here: which images (``images``), the numbers (``measurement``), the operators' responses (``responses``), the page
+(``page``). Nothing here is special to the demo's data: it goes the way that a user's data goes.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crispseg._version import __version__
+from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig, to_dict
+from crispseg.data import SegmentationDataset, find_samples
+from crispseg.demo.images import gather
+from crispseg.demo.measurement import measure
+from crispseg.demo.page import write_page, write_picture
+from crispseg.errors import UsageError
+from crispseg.files import write_json
+from crispseg.runs import environment, load_run
+from crispseg.training import train
+
+NECKS = ("none", "sdn")
+NAMES = {"none": "without SDN", "sdn": "with SDN"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the demo may spend: the default takes about 3 minutes on 2 cores.
+
+    ``train``, ``val``, ``test``: images of each split, at most; ``steps`` of ``batch_size`` crops of ``crop`` pixels
+    for each of the two networks; ``channels``: width of the decoder; ``size``: of the generated scenes.
+    """
+
+    train: int = 240
+    val: int = 8
+    test: int = 40
+    steps: int = 240
+    batch_size: int = 8
+    crop: tuple[int, int] = (128, 160)
+    channels: int = 64
+    size: tuple[int, int] = (192, 256)
+    pretrained: bool = True
+
+
+def run_demo(
+    out: Path,
+    *,
+    root: Path | None = None,
+    seed: int = 0,
+    budget: Budget = Budget(),
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train without and with SDN on the same budget, evaluate both, write ``report.html``; return ``metrics.json``.
+
+    ``out`` gets ``report.html``, ``metrics.json``, ``demo.webp``, the images used (``data``) and the two run folders
+    (``run_none``, ``run_sdn``); an earlier demo there is replaced.
+
+    Parameters
+    ----------
+    root
+        A data set in the folder format with the splits train and val, and test if there is one; None: generated scenes.
+    seed
+        Of the scenes, the weights, the order and the augmentation.
+    budget
+        How much is trained.
+    say
+        Called with a line for each thing that happens.
+
+    Raises
+    ------
+    UsageError
+        ``out`` holds something that no demo wrote.
+    DataError
+        A file of the data set is not what it has to be.
+    """
+    started, out = time.monotonic(), Path(out)
+    data, folders = out / "data", {neck: out / f"run_{neck}" for neck in NECKS}
+    _clear(data, "classes.json")
+    for folder in folders.values():
+        _clear(folder, "config.yaml")
+
+    counts = {"train": budget.train, "val": budget.val, "test": budget.test}
+    with _told(say, 1, "painting scenes" if root is None else f"choosing images of {root}"):
+        split, size = gather(data, root, counts=counts, seed=seed, size=budget.size)
+    test = SegmentationDataset(*find_samples(data, split))
+    configs = {neck: _config(neck, data, size, seed, budget) for neck in NECKS}
+    for number, neck in enumerate(NECKS, start=2):
+        with _told(say, number, f"training {NAMES[neck]}, {budget.steps} steps"):
+            train(configs[neck], folders[neck])
+    trained = {neck: load_run(folder) for neck, folder in folders.items()}
+    with _told(say, 4, f"evaluating both on {len(test)} images"):
+        results = {neck: measure(run, test) for neck, run in trained.items()}
+    about = _about(root, configs, test)
+    with _told(say, 5, "drawing the report"):
+        about["seconds"] = round(time.monotonic() - started, 1)
+        write_page(out / "report.html", test, trained, results, about)
+        write_picture(out / "demo.webp", test, results)
+    metrics = {"runs": {neck: results[neck].scores | _cost(folders[neck]) for neck in NECKS}, **about}
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _config(neck: str, data: Path, size: tuple[int, int] | None, seed: int, budget: Budget) -> Config:
+    samples, _ = find_samples(data, "train")
+    epochs = max(1, round(budget.steps * budget.batch_size / len(samples)))
+    return Config(
+        data=DataConfig(
+            root=str(data), crop=budget.crop, size=size, scale=(0.75, 1.25), jitter=0.2, cache=2.0, workers=0
+        ),
+        model=ModelConfig(
+            neck=neck, placement="decoder", decoder_channels=budget.channels, pretrained=budget.pretrained
+        ),
+        training=TrainingConfig(
+            epochs=epochs,
+            batch_size=budget.batch_size,
+            lr=2e-3,
+            ema=0.99,
+            validate_every=epochs,
+            checkpoint_every=10**6,
+            accelerator="cpu",
+        ),
+        seed=seed,
+    )
+
+
+def _about(root: Path | None, configs: dict[str, Config], test: SegmentationDataset) -> dict[str, Any]:
+    """What ``metrics.json`` and the page's foot say beside the scores."""
+    found, config = environment(), configs["sdn"]
+    train_images = len(find_samples(config.data.root, "train")[0])
+    return {
+        "data": "generated scenes" if root is None else str(root),
+        "train_images": train_images,
+        "images": len(test),
+        "steps": -(-config.training.epochs * train_images // config.training.batch_size),
+        "seed": config.seed,
+        "version": __version__,
+        "commit": found["commit"],
+        "command": found["command"],
+        "versions": found["versions"],
+        "machine": found["machine"],
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "config": {neck: to_dict(config) for neck, config in configs.items()},
+    }
+
+
+def _cost(folder: Path) -> dict[str, Any]:
+    written = json.loads((folder / "metrics.json").read_text())
+    return {"parameters": written["parameters"], "training_seconds": written["seconds"]}
+
+
+def _clear(folder: Path, mark: str) -> None:
+    """Remove what an earlier demo left in ``folder``, recognised by the file ``mark``; anything else is not ours."""
+    if not folder.exists():
+        return
+    if not (folder / mark).is_file():
+        raise UsageError(f"{folder} is there and was not written by a demo; choose another --out")
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def _told(say: Callable[[str], None], number: int, what: str) -> Iterator[None]:
+    """Say what begins, and afterwards how long it took."""
+    say(f"[{number}/5] {what} …")
+    started = time.monotonic()
+    yield
+    say(f"      {time.monotonic() - started:.0f} s")

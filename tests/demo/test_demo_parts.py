@@ -1,0 +1,90 @@
+"""The demo's parts: which images, which scenes, what the operators answer."""
+
+import json
+
+import pytest
+import torch
+
+from crispseg.data import SegmentationDataset, find_samples
+from crispseg.demo.images import _spread, gather
+from crispseg.demo.measurement import Measurement
+from crispseg.demo.page import RANKS, _chosen, _signed
+from crispseg.demo.responses import _sobel, responses
+from crispseg.models import build_model
+
+COUNTS = {"train": 5, "val": 2, "test": 3}
+
+
+def test_a_share_of_a_users_images_is_linked_evenly(scenes, tmp_path):
+    split, size = gather(tmp_path / "data", scenes, counts=COUNTS, seed=0, size=(1, 1))
+    assert (split, size) == ("test", None)
+    for name, count in COUNTS.items():
+        samples, classes = find_samples(tmp_path / "data", name)
+        assert len(samples) == min(count, 12)
+        assert all(sample.image.resolve().is_relative_to(scenes) for sample in samples)
+    assert classes == find_samples(scenes, "test")[1]
+    assert _spread(list(range(10)), 5) == [0, 2, 4, 6, 8]
+
+
+def test_without_a_test_split_the_validation_images_are_evaluated_and_large_ones_reduced(scenes, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    for kind in ("images", "labels"):
+        (root / kind).mkdir(parents=True)
+        for split in ("train", "val"):
+            (root / kind / split).symlink_to(scenes / kind / split)
+    (root / "classes.json").write_text((scenes / "classes.json").read_text())
+    monkeypatch.setattr("crispseg.demo.images.LARGEST", 12 * 16)
+    split, size = gather(tmp_path / "data", root, counts=COUNTS, seed=0, size=(1, 1))
+    assert (split, size) == ("val", (12, 16))
+    assert len(find_samples(tmp_path / "data", "val")[0]) == COUNTS["test"]
+    assert json.loads((tmp_path / "data" / "classes.json").read_text())["ignore_index"] == 255
+
+
+def test_scenes_are_shown_by_rank_of_the_gain_and_crops_take_no_side(scenes):
+    data = SegmentationDataset(*find_samples(scenes, "train"))
+    generator = torch.Generator().manual_seed(0)
+    guesses = [[torch.randint(0, 6, (48, 64), generator=generator).to(torch.uint8) for _ in data.samples] for _ in "ab"]
+    gains = [0.01 * i for i in range(12)]
+    none = Measurement({}, guesses[0], [0.5] * 12)
+    sdn = Measurement({}, guesses[1], [0.5 + gain for gain in gains])
+    shown = _chosen(data, {"none": none, "sdn": sdn})
+    assert [scene.title.split(":")[0] for scene in shown] == list(RANKS)
+    assert "test" not in shown[0].title
+    assert data.samples[11].name in shown[0].title
+    assert "+11.0 points" in shown[0].title
+    assert data.samples[0].name in shown[-1].title
+    swapped = _chosen(
+        data,
+        {"none": Measurement({}, guesses[1], [0.5] * 12), "sdn": Measurement({}, guesses[0], sdn.image_boundary_f)},
+    )
+    assert [scene.box for scene in swapped] == [scene.box for scene in shown]
+
+
+def test_differences_have_a_sign_only_if_they_show_one():
+    assert [_signed(x) for x in (0.0123, -0.0123, 0.0004, -0.0004, 0.0)] == ["+1.2", "−1.2", "0.0", "0.0", "0.0"]
+
+
+def test_sobel_of_a_ramp_is_its_slope():
+    y, x = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
+    magnitude = _sobel(torch.stack([3 * x + 4 * y, torch.ones_like(x)])[None])
+    assert magnitude.shape == (1, 2, 6, 7)
+    assert torch.allclose(magnitude[0, 0, 1:-1, 1:-1], torch.tensor(8 * 5.0))
+    assert not magnitude[0, 1].any()
+
+
+def test_responses_are_those_of_the_models_own_operator():
+    torch.manual_seed(0)
+    options = {"neck": "sdn", "placement": "decoder", "pretrained": False, "decoder_channels": 16}
+    model = build_model("tf_efficientnet_lite0", "semantic_fpn", 3, **options).eval()
+    image, truth = torch.rand(3, 45, 61), torch.randint(0, 3, (45, 61))
+    found = {response.name: response for response in responses(model, image, truth, 3, 255)}
+    assert list(found) == ["plain convolution", "Sobel", "central difference", "SDC"]
+    assert all(response.y.shape == (16, 45, 61) and 0 < response.at_borders <= 1 for response in found.values())
+    smooth = torch.zeros(45, 61, dtype=torch.long)
+    assert all(response.at_borders == 0 for response in responses(model, image, smooth, 3, 255))
+    # S ≡ 1 is conv(u, W) − (Σ W) u, so at a model whose S is 1 the last two agree
+    model.decoder.sdn.operator.similarity = "one"
+    again = {response.name: response for response in responses(model, image, truth, 3, 255)}
+    assert torch.allclose(again["SDC"].y, found["central difference"].y, atol=1e-5)
+    with pytest.raises(TypeError, match="refined by SDN"):
+        responses(build_model("tf_efficientnet_lite0", "fcn", 3, pretrained=False), image, truth, 3, 255)
