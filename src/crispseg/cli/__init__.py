@@ -14,7 +14,9 @@ from crispseg.errors import CrispsegError, UsageError, nearest
 COMMANDS = {
     "train": "train a segmenter from a config",
     "evaluate": "measure a trained run at the boundary",
+    "compare": "say whether one model is better than another, and how sure that is",
     "predict": "write masks for images",
+    "doctor": "say what is wrong with a data set before training",
     "diffuse": "see an image diffuse: the classical kinds and the semantic one",
     "demo": "see the whole thing on generated scenes",
 }

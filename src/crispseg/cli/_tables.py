@@ -5,8 +5,10 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from crispseg.evaluation import KINDS, Evaluation
+from crispseg.evaluation import KINDS, Evaluation, title
+from crispseg.evaluation.verdict import points
 
 
 def evaluation_tables(results: Mapping[str, Evaluation], title: str) -> list[Table]:
@@ -47,3 +49,28 @@ def _table(title: str, columns: list[Any]) -> Table:
     for i, column in enumerate(columns):
         table.add_column(str(column), justify="right" if i else "left", no_wrap=True)
     return table
+
+
+def comparison_table(result: Mapping[str, Any]) -> Table:
+    """Every metric of every contender, and the differences to the baseline with their intervals, in points."""
+    names = list(result["contenders"])
+    human = result.get("human")
+    columns = ["", *names, *(f"{name} − {names[0]}" for name in names[1:]), *(["human"] if human else [])]
+    table = _table("in %, differences in points with 95 % intervals", columns)
+    for metric in result["contenders"][names[0]]["metrics"]:
+        cells = [percent(result["contenders"][name]["metrics"][metric]["mean"]) for name in names]
+        for name in names[1:]:
+            row = result["differences"][name][metric]
+            missing = row["difference"] is None or row["low"] is None
+            interval = "" if missing else f" [{points(row['low'])}, {points(row['high'])}]"
+            cells.append("–" if missing else points(row["difference"]) + interval)
+        if human:
+            cells.append(percent(human["headline"][metric]))
+        decisive = metric in result["decisive"]
+        table.add_row(title(metric), *(Text(cell) for cell in cells), style="bold" if decisive else None)
+    return table
+
+
+def percent(value: float | None) -> str:
+    """A value of 0–1 in %, one decimal; a dash where there was nothing to measure."""
+    return "–" if value is None else f"{100 * value:.1f}"

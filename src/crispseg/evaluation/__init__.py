@@ -1,22 +1,49 @@
 """Evaluation: the metrics over a data set, the anatomy of errors, and the comparison of models with an interval."""
 
 from crispseg.evaluation.anatomy import KINDS, Anatomy, error_kinds
+from crispseg.evaluation.bootstrap import group_images, interval, paired_bootstrap
+from crispseg.evaluation.compare import compare, decisive_metrics
+from crispseg.evaluation.contenders import (
+    Case,
+    Contender,
+    contender_maps,
+    costs,
+    predict_masks,
+    read_contender,
+    train_contender,
+)
 from crispseg.evaluation.segments import segments
 from crispseg.evaluation.sources import MaskPair, classes_of, mask_maps, mask_pairs, predict_label, run_maps
 from crispseg.evaluation.suite import Evaluation, Settings, suite
+from crispseg.evaluation.verdict import Difference, title, verdict
 
 __all__ = [
     "KINDS",
     "Anatomy",
+    "Case",
+    "Contender",
+    "Difference",
     "Evaluation",
     "MaskPair",
     "Settings",
     "classes_of",
+    "compare",
+    "contender_maps",
+    "costs",
+    "decisive_metrics",
     "error_kinds",
+    "group_images",
+    "interval",
     "mask_maps",
     "mask_pairs",
+    "paired_bootstrap",
     "predict_label",
+    "predict_masks",
+    "read_contender",
     "run_maps",
     "segments",
     "suite",
+    "title",
+    "train_contender",
+    "verdict",
 ]

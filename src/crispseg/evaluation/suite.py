@@ -64,6 +64,10 @@ class Metrics:
             "trimap": self.trimap.count_codes(pred, target)[0],
         }
 
+    def region_iou(self, counts: Tensor) -> Tensor:
+        """Return the IoU of each class, (…, C), from the counts of ``region`` (…, 3, C)."""
+        return region_ratios(counts)[..., :-1]
+
     def headline(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the numbers that sum a model up, by name, from counts with any leading dimensions (…)."""
         region = region_ratios(counts["region"])

@@ -1,0 +1,205 @@
+"""Who is compared: run folders, folders of masks, or configs to train; each ends as folders of masks, one a training.
+
+Not here: how they compare (``compare``).
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from crispseg import config as configs
+from crispseg.data import ClassSet, read_image, read_label, resize_image, resize_label, write_label
+from crispseg.data.samples import by_name
+from crispseg.data.transforms import Size
+from crispseg.errors import DataError, UsageError
+from crispseg.evaluation.sources import MASKS, predict_label
+from crispseg.runs import FILES, load_run, parameter_count
+from crispseg.training import train
+
+Kind = Literal["run", "masks", "config"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One side of a comparison: its name, what it is, and its trainings (run folders, folders of masks, one config)."""
+
+    name: str
+    kind: Kind
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image of the comparison: its label file, the picture if there is one, what the label's values mean.
+
+    ``size``: (height, width) to which both are brought, for a protocol at another size than the files have.
+    """
+
+    name: str
+    label: Path
+    image: Path | None = field(default=None)
+    mapping: tuple[int, ...] | None = field(default=None)
+    size: Size | None = field(default=None)
+
+    def truth(self, classes: ClassSet) -> Tensor:
+        """Read the true label map, uint8 (H, W)."""
+        label = read_label(self.label, classes, self.mapping)
+        return label if self.size is None else resize_label(label, self.size)
+
+    def picture(self) -> Tensor | None:
+        """Read the picture, uint8 (3, H, W), if there is one."""
+        if self.image is None:
+            return None
+        image = read_image(self.image)
+        return image if self.size is None else resize_image(image, self.size)
+
+
+def read_contender(word: str) -> Contender:
+    """Return the contender that ``[NAME=]PATH[,PATH…]`` means; several paths are trainings of one method.
+
+    A path is a run folder, a folder of run folders, a folder of masks, or a config file (YAML). Raises ``UsageError``
+    for anything else, or for paths of different kinds.
+    """
+    name, given, rest = word.partition("=")
+    paths = [Path(part) for part in (rest if given else word).split(",") if part]
+    if not paths or (given and not name):
+        raise UsageError(f"expected [NAME=]PATH[,PATH…], found {word!r}")
+    found = [_kind(path) for path in paths]
+    kinds = {kind for kind, _ in found}
+    if len(kinds) > 1:
+        raise UsageError(f"{word}: trainings of one contender must be of one kind, found {', '.join(sorted(kinds))}")
+    kind = found[0][0]
+    if kind == "config" and len(paths) > 1:
+        raise UsageError(f"{word}: give one config a contender; --seeds says how often it is trained")
+    inside = tuple(path for _, several in found for path in several)
+    return Contender(name if given else paths[0].stem if kind == "config" else paths[0].name, kind, inside)
+
+
+def train_contender(contender: Contender, seeds: Sequence[int], root: str | None, out: Path) -> Contender:
+    """Train a config once for each seed below ``out``, and return the run folders as a contender.
+
+    A run that is finished is used again, one that was cut off goes on; ``root`` replaces the config's data.root.
+    """
+    config = configs.read(contender.paths[0])
+    if root is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+    folders = []
+    for seed in seeds:
+        folder = out / f"{contender.name}-seed{seed}"
+        seeded = dataclasses.replace(config, seed=seed)
+        finished = all((folder / name).is_file() for name in FILES)
+        if finished and configs.differences(configs.read(folder / "config.yaml"), seeded):
+            raise UsageError(f"{folder} holds a run of another config; choose another --out")
+        if not finished:
+            train(seeded, folder, resume=(folder / "config.yaml").is_file())
+        folders.append(folder)
+    return Contender(contender.name, "run", tuple(folders))
+
+
+def predict_masks(
+    contender: Contender,
+    cases: Sequence[Case],
+    classes: ClassSet,
+    out: Path,
+    *,
+    track: Callable[[Sequence[Case], str], Iterable[Case]] = lambda items, what: items,
+    **options: Any,
+) -> Contender:
+    """Write the masks of each run of a contender to ``out/NAME/RUN``, and return these folders as a contender.
+
+    ``options`` as for :func:`crispseg.evaluation.run_maps`. Raises ``UsageError`` if there are no pictures to look at,
+    or if a run knows other classes.
+    """
+    folders = []
+    for number, path in enumerate(contender.paths):
+        run = load_run(path)
+        if run.classes.names != classes.names:
+            raise UsageError(f"{path} was trained on other classes than those of the comparison")
+        folder = out / contender.name / f"{number}-{path.name}"
+        for case in track(cases, f"{contender.name} {number + 1}/{len(contender.paths)}"):
+            image = case.picture()
+            if image is None:
+                raise UsageError(f"{path} needs pictures to predict: give --data.root ROOT, not --label")
+            label = predict_label(run, image, **options)
+            write_label(folder / f"{case.name}.png", label, classes)
+        folders.append(folder)
+    return Contender(contender.name, "masks", tuple(folders))
+
+
+def contender_maps(folder: Path, cases: Iterable[Case], classes: ClassSet) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (name, prediction, truth) of each case, the prediction from a folder of masks.
+
+    Raises ``DataError`` for a case without mask, a mask that is not the label's size, or a bad file.
+    """
+    masks = by_name(folder, lambda name: name, MASKS)
+    for case in cases:
+        if case.name not in masks:
+            raise DataError(f"{folder}: expected {case.name}.png, the mask for {case.label}, found none")
+        pred, truth = read_label(masks[case.name], classes), case.truth(classes)
+        if pred.shape != truth.shape:
+            (h, w), (label_h, label_w) = pred.shape, truth.shape
+            raise DataError(
+                f"{masks[case.name]}: expected the size of {case.label}, {label_w}×{label_h}, found {w}×{h}"
+            )
+        yield case.name, pred, truth
+
+
+@torch.no_grad()
+def costs(models: Mapping[str, nn.Module], image: Tensor, *, rounds: int = 7) -> dict[str, dict[str, float]]:
+    """Return parameters, FLOPs (a multiplication and an addition are two) and latency in ms of each model on one image.
+
+    image: (3, H, W) in [0, 1] on the models' device. The models take turns, so that a slow moment falls on all of them;
+    latency is the median of ``rounds`` after one round of warm-up.
+    """
+    batch = image[None]
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(rounds + 1):
+        for name, model in models.items():
+            _wait(image.device)
+            start = time.perf_counter()
+            model(batch)
+            _wait(image.device)
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    out = {}
+    for name, model in models.items():
+        with FlopCounterMode(display=False) as counter:
+            model(batch)
+        out[name] = {
+            "parameters": parameter_count(model),
+            "flops": counter.get_total_flops(),
+            "latency_ms": 1000 * statistics.median(times[name]),
+        }
+    return out
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _kind(path: Path) -> tuple[Kind, list[Path]]:
+    if path.is_file() and path.suffix in (".yaml", ".yml"):
+        return "config", [path]
+    if not path.is_dir():
+        raise UsageError(
+            f"{path}: expected a run folder, a folder of masks or a config.yaml, found nothing of the kind"
+        )
+    if (path / "config.yaml").is_file():
+        return "run", [path]
+    runs = sorted(inside for inside in path.iterdir() if (inside / "config.yaml").is_file())
+    if runs:
+        return "run", runs
+    if any(path.rglob("*.png")):
+        return "masks", [path]
+    raise UsageError(
+        f"{path}: expected a run folder (config.yaml), a folder of such folders, or masks (PNG), found none"
+    )
