@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 STRIP_ELEMENTS = 2**18
-    """Whether to go strip by strip: the map is large, on the CPU, and no gradient is recorded."""
+"""Numbers a strip of u holds, about: 1 MiB in float32. Smaller strips overlap more, larger ones miss the cache."""
 
 
 def pays(u: Tensor, inputs: Iterable[Tensor | None] = ()) -> bool:
-    """Whether to go strip by strip: the map is large, on the CPU, and nothing records a gradient."""
+    """Whether to go strip by strip: the map is large, on the CPU, and no gradient is recorded."""
     recorded = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (u, *inputs))
     return u.device.type == "cpu" and u.numel() > 2 * STRIP_ELEMENTS and not recorded
 
