@@ -32,6 +32,11 @@ def squared_difference(u: Tensor, offset: Offset) -> Tensor:
     return _channel_sum((second(u, offset) - first(u, offset)).square())
 
 
+def squared_central_norm(u: Tensor) -> Tensor:
+    """‖∇u‖² at the pixels from central differences, summed over the channels: (B, 1, H, W)."""
+    return _channel_sum(_central(u, RIGHT).square() + _central(u, DOWN).square())
+
+
 def scharr(u: Tensor) -> tuple[Tensor, Tensor]:
     """(∂u/∂x, ∂u/∂y) at the pixels, by the rotation-invariant filter [−1 0 1]/2 ⊗ [3 10 3]/16; the shape of ``u``.
 
@@ -73,8 +78,7 @@ def edge_scale(u: Tensor, quantile: float = 0.9) -> Tensor:
     >>> edge_scale(torch.arange(5.0).expand(1, 1, 4, 5)).item()
     1.0
     """
-    squared = _central(u, RIGHT).square() + _central(u, DOWN).square()
-    norm = squared.sum(1).sqrt().flatten(1)
+    norm = squared_central_norm(u).sqrt().flatten(1)
     norm = norm[:, :: math.ceil(norm.shape[1] / QUANTILE_SAMPLES)].float()
     scale = norm.quantile(quantile, dim=1).to(u.dtype).clamp(min=torch.finfo(u.dtype).tiny ** 0.5)
     return scale.view(-1, 1, 1, 1)
