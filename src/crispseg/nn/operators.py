@@ -7,10 +7,12 @@ Not here: fusion, norm and the neck.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from crispseg.nn.diffusion import DiffusionSteps
 from crispseg.nn.sdc import SemanticDifferenceConv2d
 
 
@@ -38,10 +40,23 @@ def conv(channels: int, guide_channels: int, **options: Any) -> nn.Module:
     return PlainConv2d(channels, channels, **geometry, padding=padding, bias=False)
 
 
+def diffusion(channels: int, guide_channels: int, *, steps: int = 4, **options: Any) -> nn.Module:
+    """The control that SDN replaces: ``steps`` explicit steps of semantic diffusion, unrolled, without weights."""
+    chosen = {key: options[key] for key in ("similarity", "scale", "contrast") if key in options}
+    return DiffusionSteps(channels, guide_channels, steps=steps, **chosen)
+
+
 def _geometry(options: dict[str, Any]) -> dict[str, Any]:
     return {key: options[key] for key in ("kernel_size", "dilation", "groups") if key in options}
 
 
-OPERATORS: dict[str, Callable[..., nn.Module]] = {"sdn": sdn, "conv": conv, "central": central}
-NEEDS_GUIDE: frozenset[str] = frozenset({"sdn"})
+OPERATORS: dict[str, Callable[..., nn.Module]] = {
+    "sdn": sdn,
+    "conv": conv,
+    "central": central,
+    "diffusion": diffusion,
+    "diffusion-1": partial(diffusion, steps=1),
+    "diffusion-16": partial(diffusion, steps=16),
+}
+NEEDS_GUIDE: frozenset[str] = frozenset({"sdn", "diffusion", "diffusion-1", "diffusion-16"})
 """Operators that look at v; for the others the neck builds no guide."""
