@@ -1,8 +1,8 @@
 """Semantic similarity S(v_p, v_q) in [0, 1] between a pixel and its neighbour, as the guide v sees them.
 
-Pure functions of the guide: ``S(centre, neighbour, scale)`` takes v at p and at q, both (B, D, H, W), and the edge scale
-λ, a number or a tensor (D,), one a channel. ``charbonnier`` answers per channel, (B, D, H, W); the others once a pixel,
-(B, 1, H, W). 1 means the same class as far as v can tell; λ is in units of v, and decides what counts as a step.
+Pure functions of the guide: ``S(centre, neighbour, scale)`` takes v at p and at q, both (B, D, H, W), and the edge
+scale λ, a number or a tensor (D,), one a channel. ``charbonnier`` answers per channel, (B, D, H, W); the others once a
+pixel, (B, 1, H, W). 1 means the same class as far as v can tell; λ is in units of v, and decides what counts as a step.
 
 Source: SDN (arXiv 2302.02057) leaves S open; these are this project's options.
 Charbonnier et al. 1994; Perona and Malik 1990 for the Gaussian form.
@@ -28,14 +28,17 @@ def charbonnier(centre: Tensor, neighbour: Tensor, scale: Scale = 1.0) -> Tensor
 
 
 def gaussian(centre: Tensor, neighbour: Tensor, scale: Scale = 1.0) -> Tensor:
-    """S = exp(−‖v_q − v_p‖² / (2 λ² D)), D the number of guide channels; with λ per channel, each is measured in its own."""
+    """S = exp(−‖v_q − v_p‖² / (2 λ² D)), D guide channels; with λ per channel, each is measured in its own."""
     step = (neighbour - centre) / _per_channel(scale)
     return torch.exp(-(step**2).mean(dim=1, keepdim=True) / 2)
 
 
 def cosine(centre: Tensor, neighbour: Tensor, scale: Scale = 1.0) -> Tensor:
-    """S = max(0, ⟨v_p, v_q⟩ / (‖v_p‖ ‖v_q‖)); λ plays no part. A zero vector is similar to nothing (S = 0)."""
-    return F.cosine_similarity(centre, neighbour, dim=1, eps=1e-8).clamp(min=0).unsqueeze(1)
+    """S = max(0, ⟨v_p, v_q⟩ / (‖v_p‖ ‖v_q‖)); λ plays no part. A zero vector is similar to nothing (S = 0).
+
+    Its gradient there is 0 too; that of ``F.cosine_similarity`` is 10⁸, and guides after a ReLU have such vectors.
+    """
+    return F.relu((_unit(centre) * _unit(neighbour)).sum(1, keepdim=True))
 
 
 def one(centre: Tensor, neighbour: Tensor, scale: Scale = 1.0) -> Tensor:
@@ -52,6 +55,11 @@ SIMILARITIES: dict[SimilarityName, Similarity] = {
 NAMES: tuple[SimilarityName, ...] = get_args(SimilarityName)
 PER_CHANNEL: frozenset[SimilarityName] = frozenset({"charbonnier"})
 """The similarities that answer per channel, so that the guide must have the channels of u."""
+
+
+def _unit(v: Tensor) -> Tensor:
+    squared = (v * v).sum(1, keepdim=True)
+    return v * torch.where(squared > 0, squared, torch.inf).rsqrt()
 
 
 def _per_channel(scale: Scale) -> Scale:

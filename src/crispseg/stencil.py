@@ -4,6 +4,9 @@ A neighbour q of pixel p is q = p + (dy, dx). **Border rule**: a coordinate that
 border pixel repeats (what ``F.pad(mode="replicate")`` does). The border is built by slicing and ``torch.cat``, because
 inductor of torch 2.15 breaks on the backward of replicate padding for channels-last input.
 
+Large maps are worked on in **bands** of rows: a padded band shows rows top … bottom of a map and the ``radius`` rows
+above and below them.
+
 Not here: what is done with the neighbours.
 """
 
@@ -21,6 +24,15 @@ def offsets(kernel_size: int, dilation: int = 1) -> list[Offset]:
     """
     r = kernel_size // 2
     return [(dy * dilation, dx * dilation) for dy in range(-r, r + 1) for dx in range(-r, r + 1)]
+
+
+def half_offsets(kernel_size: int, dilation: int = 1) -> list[Offset]:
+    """Return the taps after the middle one, nearest first; together with their negatives they are all the neighbours.
+
+    >>> half_offsets(3)
+    [(0, 1), (1, -1), (1, 0), (1, 1)]
+    """
+    return offsets(kernel_size, dilation)[kernel_size**2 // 2 + 1 :]
 
 
 def pad(x: Tensor, radius: int) -> Tensor:
@@ -57,3 +69,34 @@ def shifted(x: Tensor, offset: Offset) -> Tensor:
     """
     radius = max(map(abs, offset))
     return view(pad(x, radius), offset, radius)
+
+
+def load_band(band: Tensor, x: Tensor, top: int, radius: int) -> None:
+    """Fill ``band`` (…, T + 2r, W + 2r) with rows top − r … top + T + r of ``x`` (…, H, W), borders repeated."""
+    above, first, last, below = _rows(band, x, top, radius)
+    width = x.shape[-1]
+    inner = band[..., radius : radius + width]
+    inner[..., above:below, :].copy_(x[..., first:last, :])
+    inner[..., :above, :].copy_(inner[..., above : above + 1, :])
+    inner[..., below:, :].copy_(inner[..., below - 1 : below, :])
+    band[..., :radius].copy_(inner[..., :1])
+    band[..., radius + width :].copy_(inner[..., width - 1 :])
+
+
+def fold_band(band: Tensor, x: Tensor, top: int, radius: int) -> None:
+    """Transpose of :func:`load_band`: add ``band`` to the map ``x`` that it shows. The border of ``band`` is lost."""
+    above, first, last, below = _rows(band, x, top, radius)
+    width = x.shape[-1]
+    inner = band[..., radius : radius + width]
+    inner[..., :1].add_(band[..., :radius].sum(-1, keepdim=True))
+    inner[..., width - 1 :].add_(band[..., radius + width :].sum(-1, keepdim=True))
+    inner[..., above : above + 1, :].add_(inner[..., :above, :].sum(-2, keepdim=True))
+    inner[..., below - 1 : below, :].add_(inner[..., below:, :].sum(-2, keepdim=True))
+    x[..., first:last, :].add_(inner[..., above:below, :])
+
+
+def _rows(band: Tensor, x: Tensor, top: int, radius: int) -> tuple[int, int, int, int]:
+    """Where band and map meet: band rows above … below show map rows first … last; the other band rows repeat."""
+    start, height = top - radius, x.shape[-2]
+    first, last = max(start, 0), min(start + band.shape[-2], height)
+    return first - start, first, last, last - start

@@ -1,14 +1,16 @@
-"""``semantic_difference``: check the arguments, choose the implementation, call it. The mathematics is in ``reference``."""
+"""``semantic_difference``: check the arguments, choose the implementation, call it. The formula is in ``reference``."""
 
-from collections.abc import Callable
-
+import torch
 from torch import Tensor
 
 from crispseg.errors import nearest
-from crispseg.ops.semantic_difference import reference
+from crispseg.ops.semantic_difference import reference, registered
 from crispseg.similarity import NAMES, PER_CHANNEL, Scale, SimilarityName
 
-IMPLEMENTATIONS: dict[str, Callable[..., Tensor]] = {"reference": reference.semantic_difference}
+IMPLEMENTATIONS: dict[str, str] = {
+    "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
+    "tiled": "tiles and one matrix product, any device; the fast one on a CPU",
+}
 
 
 def semantic_difference(
@@ -49,7 +51,9 @@ def semantic_difference(
     groups
         As in a convolution; ``groups=C`` is depthwise.
     impl
-        ``"auto"`` or the name of an implementation (``"reference"``). All give the same answer.
+        ``"auto"``, ``"reference"`` or ``"tiled"``. All give the same answer. ``auto`` takes ``reference`` while a model
+        is exported or traced, so that the graph holds plain operators, and ``tiled`` otherwise. Under autocast u, v and
+        W are cast as for a convolution; ``tiled`` takes differences in float32 at least, whatever the number type.
 
     Returns
     -------
@@ -61,7 +65,7 @@ def semantic_difference(
     ValueError
         A shape, a name or a scale that does not fit; the message says what was expected and what was found.
     TypeError
-        u, v or weight is not floating point.
+        u, v or weight is not floating point, or u and weight differ in their number type.
 
     References
     ----------
@@ -77,15 +81,35 @@ def semantic_difference(
     _check(u, v, weight, similarity, scale, dilation, groups)
     if impl != "auto" and impl not in IMPLEMENTATIONS:
         raise ValueError(f"no implementation {impl!r}{nearest(impl, ['auto', *IMPLEMENTATIONS])}")
-    function = IMPLEMENTATIONS["reference" if impl == "auto" else impl]
-    return function(
-        u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups
-    )
+    u, v, weight = _autocast(u, v, weight)
+    if u.dtype != weight.dtype:
+        raise TypeError(f"u and weight must share a number type, found {u.dtype} and {weight.dtype}")
+    impl = _choose() if impl == "auto" else impl
+    if impl == "reference":
+        return reference.semantic_difference(
+            u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups
+        )
+    edge = scale if isinstance(scale, Tensor) else None
+    if edge is None and scale != 1:
+        edge = torch.tensor(scale, dtype=torch.float64, device=u.device)
+    return registered.semantic_difference(u, v, weight, edge, similarity, contrast, dilation, groups)
 
 
-def _check(
-    u: Tensor, v: Tensor, weight: Tensor, similarity: str, scale: Scale, dilation: int, groups: int
-) -> None:
+def _choose() -> str:
+    """Plain operators where the graph has to hold them, or torch.func has to differentiate them; else the fast ones."""
+    traced = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+    return "reference" if traced or torch._C._are_functorch_transforms_active() else "tiled"
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast as a convolution's arguments are cast where autocast is on."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(device)) if x.dtype != torch.float64 else x for x in tensors)
+
+
+def _check(u: Tensor, v: Tensor, weight: Tensor, similarity: str, scale: Scale, dilation: int, groups: int) -> None:
     if similarity not in NAMES:
         raise ValueError(f"no similarity {similarity!r}{nearest(similarity, NAMES)}")
     for name, tensor in (("u", u), ("v", v), ("weight", weight)):

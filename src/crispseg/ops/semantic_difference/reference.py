@@ -3,7 +3,7 @@
     y_p = Σ_{q∈N(p)} W_{q−p} · [ S(v_p, v_q) ⊙ (u_q − u_p) ]
 
 u: features; v: guide; W: learnable weights; S: semantic similarity, or 1 − S for the contrast form.
-Source: SDN, arXiv 2302.02057, section 3; ../shared notes: METHOD.md section 3.
+Source: SDN, arXiv 2302.02057, section 3.
 """
 
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ def semantic_difference(
     """Sum over the neighbours, one 1×1 convolution a tap; arguments as checked by ``api``."""
     k = weight.shape[-1]
     S = SIMILARITIES[similarity]
-    y = u.new_zeros(()).to(weight.dtype).expand(u.shape[0], weight.shape[0], *u.shape[2:])
+    y = u.new_zeros((u.shape[0], weight.shape[0], *u.shape[2:]), dtype=weight.dtype)
     for tap, offset in enumerate(stencil.offsets(k, dilation)):
         if offset == (0, 0):
             continue

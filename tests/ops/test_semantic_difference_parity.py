@@ -1,0 +1,138 @@
+"""The fast implementation is held against the reference: outputs and every gradient."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from crispseg import semantic_difference
+from crispseg.similarity import NAMES
+
+SIZES = {"point": (1, 1), "line": (1, 9), "odd": (5, 7), "wide": (6, 19)}
+
+
+def draw(
+    batch=2, channels=8, size=(5, 7), out=6, k=3, groups=1, dtype=torch.float64, learned=True, seed=0
+) -> tuple[Tensor, Tensor, Tensor, Tensor | float]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    scale = (torch.rand(channels, generator=generator, dtype=torch.float64) + 0.5).to(dtype).requires_grad_()
+    maps = normal(batch, channels, *size), normal(batch, channels, *size)
+    return *maps, normal(out, channels // groups, k, k), scale if learned else 0.7
+
+
+def answers(impl: str, tensors, **form) -> list[Tensor]:
+    """y and the gradients of a fixed random projection of y with respect to u, v, W and λ."""
+    u, v, weight, scale = tensors
+    y = semantic_difference(u, v, weight, scale=scale, impl=impl, **form)
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(y.dtype)
+    wanted = [x for x in tensors if isinstance(x, Tensor)]
+    if not y.requires_grad:  # a 1×1 stencil has no neighbours: the reference has no graph
+        return [y, *(torch.zeros_like(x) for x in wanted)]
+    grads = torch.autograd.grad(y, wanted, g, allow_unused=True, materialize_grads=True)
+    return [y.detach(), *grads]
+
+
+def assert_same(tensors, rtol=1e-9, atol=1e-9, **form) -> None:
+    for name, fast, truth in zip("yuvWλ", answers("tiled", tensors, **form), answers("reference", tensors, **form)):
+        torch.testing.assert_close(fast, truth, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("similarity", NAMES)
+def test_every_similarity_kernel_dilation_and_grouping(similarity, contrast):
+    for k, dilation, groups in itertools.product((1, 3, 5), (1, 2, 4), (1, 2, 8)):
+        tensors = draw(k=k, groups=groups, out=8)
+        assert_same(tensors, similarity=similarity, contrast=contrast, dilation=dilation, groups=groups)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("similarity", NAMES)
+def test_every_size_and_batch(similarity, size):
+    for batch in (0, 1, 3):
+        assert_same(draw(batch=batch, size=size), similarity=similarity)
+        assert_same(draw(batch=batch, size=size, learned=False), similarity=similarity, dilation=2)
+
+
+@pytest.mark.parametrize("similarity", NAMES)
+def test_maps_larger_than_a_tile(similarity, monkeypatch):
+    from crispseg.ops.semantic_difference import tiled
+
+    monkeypatch.setattr(tiled, "TILE_ELEMENTS", 8 * 8 * 20)
+    monkeypatch.setattr(tiled, "TILE_PIXELS", 1)
+    monkeypatch.setattr(tiled, "BLOCK_ELEMENTS", 200)
+    for size, batch, k, dilation in (((13, 7), 2, 3, 1), ((13, 7), 2, 5, 2), ((3, 2), 7, 3, 4), ((2, 30), 1, 3, 1)):
+        assert_same(draw(batch=batch, size=size, k=k), similarity=similarity, dilation=dilation)
+
+
+def test_a_guide_of_other_channels_and_a_scalar_learned_scale():
+    u, _, weight, _ = draw()
+    v = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
+    assert_same((u, v, weight, scale), similarity="gaussian")
+    assert_same((u, v, weight, scale), similarity="cosine")
+    u, v, weight, _ = draw()
+    assert_same((u, v, weight, scale), similarity="charbonnier")
+    assert_same((u, v, weight, scale.detach().reshape(1).requires_grad_()), similarity="charbonnier")
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "sliced", "transposed", "expanded"])
+def test_every_memory_layout(layout):
+    def lay(x: Tensor) -> Tensor:
+        x = x.detach()
+        if layout == "channels_last":
+            x = x.contiguous(memory_format=torch.channels_last)
+        elif layout == "sliced":
+            x = torch.nn.functional.pad(x, (1, 2, 3, 1))[..., 3:-1, 1:-2]
+        elif layout == "transposed":
+            x = x.mT.contiguous().mT
+        else:
+            x = x[:1].expand_as(x)
+        return x.requires_grad_()
+
+    u, v, weight, scale = draw()
+    assert_same((lay(u), lay(v), lay(weight) if layout != "expanded" else weight, scale))
+
+
+def test_the_result_has_the_memory_format_of_u():
+    u, v, weight, _ = draw()
+    assert semantic_difference(u, v, weight).is_contiguous()
+    last = u.contiguous(memory_format=torch.channels_last)
+    assert semantic_difference(last, v, weight).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("similarity", NAMES)
+def test_float32(similarity, contrast):
+    tensors = draw(channels=32, size=(17, 23), dtype=torch.float32)
+    assert_same(tensors, rtol=1e-4, atol=2e-4, similarity=similarity, contrast=contrast)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("similarity", NAMES)
+def test_half_precision_is_nearer_to_the_truth_than_the_reference(similarity, dtype):
+    """Truth: the reference in float64 on the same rounded numbers. Differences taken in float32 lose less."""
+    tensors = draw(channels=16, size=(9, 11), dtype=dtype)
+    exact = tuple(x.detach().double().requires_grad_() for x in tensors)
+    truth = answers("reference", exact, similarity=similarity)
+    fast = answers("tiled", tensors, similarity=similarity)
+    slow = answers("reference", tensors, similarity=similarity)
+    for name, t, f, s in zip("yuvWλ", truth, fast, slow):
+        error = (f.double() - t).norm()
+        rounding = torch.finfo(dtype).eps * t.norm()  # what storing the result costs by itself
+        assert f.dtype == dtype
+        assert error <= (s.double() - t).norm() + rounding, name
+
+
+def test_a_zero_vector_is_similar_to_nothing_and_has_no_gradient():
+    u, _, weight, _ = draw()
+    v = torch.zeros(2, 8, 5, 7, dtype=torch.float64, requires_grad=True)
+    for impl in ("reference", "tiled"):
+        y = semantic_difference(u, v, weight, similarity="cosine", impl=impl)
+        (dv,) = torch.autograd.grad(y.sum(), v)
+        assert not y.any()
+        assert not dv.any()
