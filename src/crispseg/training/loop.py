@@ -7,7 +7,6 @@ Not here: the run folder's layout (``crispseg.runs``), evaluation on test data (
 """
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,22 +14,19 @@ import torch
 from lightning.fabric import Fabric
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from crispseg import config as configs
 from crispseg import runs
-from crispseg.config import Config, DataConfig
-from crispseg.data import SegmentationDataset, find_samples, train_transform, write_classes
-from crispseg.errors import CrispsegError, DataError, UsageError
+from crispseg.config import Config
+from crispseg.data import write_classes
+from crispseg.errors import CrispsegError, UsageError
 from crispseg.files import write_bytes, write_json
-from crispseg.losses import class_weights
-from crispseg.metrics import BoundaryFScore, MeanIoU
-from crispseg.training import checkpoint, optimisation
+from crispseg.training import checkpoint, optimisation, sources
 from crispseg.training.log import Log
-from crispseg.training.order import Batches, mix
+from crispseg.training.order import mix
+from crispseg.training.validation import TOLERANCES, validate
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-TOLERANCES = (1.0, 3.0, 5.0)
 
 
 def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     _open_folder(config, out, resume)
     fabric = _fabric(config)
     t = config.training
-    train_set, val_set = _data_sets(config.data)
+    train_set, val_set = sources.data_sets(config.data)
     steps = -(-t.epochs * len(train_set) // t.batch_size)
 
     last = out / "checkpoints" / "last.pt"
@@ -62,7 +58,10 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     model = model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
-    loss_of = optimisation.make_loss(t, train_set.classes.ignore_index, _class_weights(config, train_set, fabric))
+    weights = sources.weights_of_classes(config, train_set)
+    loss_of = optimisation.make_loss(
+        t, train_set.classes.ignore_index, None if weights is None else fabric.to_device(weights)
+    )
 
     state: checkpoint.State = {"step": 0, "best": -1.0, "best_step": 0, "seconds": 0.0, "log": [], "val": {}}
     if resume:
@@ -73,12 +72,6 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
         write_classes(out / "classes.json", train_set.classes)
         configs.write(config, out / "config.yaml")
 
-    loader = DataLoader(
-        train_set,
-        batch_sampler=Batches(len(train_set), t.batch_size, steps, config.seed, start=state["step"]),
-        num_workers=config.data.workers,
-        pin_memory=fabric.device.type == "cuda",
-    )
     validations = {
         min(steps, -(-e * len(train_set) // t.batch_size)) for e in range(1, t.epochs + 1) if e % t.validate_every == 0
     }
@@ -86,7 +79,9 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     started = time.monotonic() - state["seconds"]
     mean_loss = _Mean()
     with Log(out, state["log"], total=steps) as log:
-        for step, batch in enumerate(_batches(loader), start=state["step"]):
+        start, gpu = state["step"], fabric.device.type == "cuda"
+        stream = sources.batches(train_set, config, start=start, steps=steps, pin_memory=gpu)
+        for step, batch in enumerate(stream, start=start):
             torch.manual_seed(mix(config.seed, step))  # dropout
             lr = optimisation.learning_rate(step, steps, t)
             optimisation.set_learning_rate(optimizer, lr)
@@ -98,7 +93,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
             log.advance(done, loss)
             best = False
             if done in validations:
-                val = _validate(average.module if average is not None else model, val_set, fabric)
+                val = validate(average.module if average is not None else model, val_set, fabric)
                 best = val["miou"] > state["best"]
                 if best:
                     state |= {"best": val["miou"], "best_step": done, "val": val}
@@ -130,30 +125,6 @@ def _step(
     optimizer.step()
     optimizer.zero_grad()
     return loss.item()
-
-
-@torch.no_grad()
-def _validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric) -> dict[str, Any]:
-    """Metrics of ``model`` on ``data`` at the size it is read at, one image at a time."""
-    k, ignore = len(data.classes), data.classes.ignore_index
-    miou = MeanIoU(k, ignore_index=ignore).to(fabric.device)
-    boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES).to(fabric.device)
-    training = model.training
-    model.eval()
-    for index in range(len(data)):
-        item = data.get(index, 0)
-        with fabric.autocast():
-            logits = model(fabric.to_device(item["image"][None]).contiguous(memory_format=torch.channels_last))
-        prediction, target = logits.argmax(1), fabric.to_device(item["label"][None])
-        miou.update(prediction, target)
-        boundary.update(prediction, target)
-    model.train(training)
-    result = miou.compute()
-    return {
-        "miou": result["miou"].item(),
-        "boundary_f": boundary.compute()["boundary_f"].tolist(),
-        "per_class": [None if value != value else value for value in result["per_class"].tolist()],
-    }
 
 
 def _finish(out: Path, state: checkpoint.State, model: nn.Module, steps: int) -> dict[str, Any]:
@@ -219,39 +190,6 @@ def _fabric(config: Config) -> Fabric:
     fabric = Fabric(accelerator=t.accelerator, devices=1, precision=PRECISIONS[t.precision])  # type: ignore[arg-type]
     fabric.launch()
     return fabric
-
-
-def _data_sets(d: DataConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
-    samples, classes = find_samples(d.root, d.train_split, d.layout)
-    val_samples, _ = find_samples(d.root, d.val_split, d.layout)
-    transform = train_transform(
-        d.crop, ignore_index=classes.ignore_index, scale=d.scale, flip=d.flip, jitter=d.jitter, max_share=d.max_share
-    )
-    room = int(d.cache * 2**30)
-    return (
-        SegmentationDataset(samples, classes, transform, size=d.size, cache_bytes=room),
-        SegmentationDataset(val_samples, classes, size=d.size, cache_bytes=room),
-    )
-
-
-def _class_weights(config: Config, data: SegmentationDataset, fabric: Fabric) -> Tensor | None:
-    kind, k = config.training.class_weights, len(data.classes)
-    if kind == "none":
-        return None
-    if isinstance(kind, tuple):
-        if len(kind) != k:
-            raise UsageError(f"training.class_weights: expected {k} numbers, one a class, found {len(kind)}")
-        return fabric.to_device(torch.tensor(kind))
-    counts = sum(torch.bincount(data.load(i)[1].flatten().long(), minlength=256) for i in range(len(data)))
-    return fabric.to_device(class_weights(cast(Tensor, counts)[:k], kind))
-
-
-def _batches(loader: Any) -> Iterator[dict[str, Any]]:
-    """The loader's batches; an error of a loader process is told as if it had happened here."""
-    try:
-        yield from loader
-    except DataError as error:
-        raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from error
 
 
 class _Mean:

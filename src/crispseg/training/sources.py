@@ -1,0 +1,60 @@
+"""The data a run learns from: its two data sets, its loader, the weights of its classes.
+
+Not here: the order of the samples (``order``), reading and transforms (``crispseg.data``).
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from crispseg.config import Config, DataConfig
+from crispseg.data import SegmentationDataset, find_samples, train_transform
+from crispseg.errors import DataError, UsageError
+from crispseg.losses import class_weights
+from crispseg.training.order import Batches
+
+
+def data_sets(d: DataConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
+    """The training split with its augmentation and the validation split without."""
+    samples, classes = find_samples(d.root, d.train_split, d.layout)
+    val_samples, _ = find_samples(d.root, d.val_split, d.layout)
+    transform = train_transform(
+        d.crop, ignore_index=classes.ignore_index, scale=d.scale, flip=d.flip, jitter=d.jitter, max_share=d.max_share
+    )
+    room = int(d.cache * 2**30)
+    return (
+        SegmentationDataset(samples, classes, transform, size=d.size, cache_bytes=room),
+        SegmentationDataset(val_samples, classes, size=d.size, cache_bytes=room),
+    )
+
+
+def weights_of_classes(config: Config, data: SegmentationDataset) -> Tensor | None:
+    """The weight of each class (K,) in the loss, None if they are equal. UsageError for a wrong number of weights."""
+    kind, k = config.training.class_weights, len(data.classes)
+    if kind == "none":
+        return None
+    if isinstance(kind, tuple):
+        if len(kind) != k:
+            raise UsageError(f"training.class_weights: expected {k} numbers, one a class, found {len(kind)}")
+        return torch.tensor(kind)
+    counts = sum(torch.bincount(data.load(i)[1].flatten().long(), minlength=256) for i in range(len(data)))
+    return class_weights(cast(Tensor, counts)[:k], kind)
+
+
+def batches(
+    data: SegmentationDataset, config: Config, *, start: int, steps: int, pin_memory: bool
+) -> Iterator[dict[str, Any]]:
+    """The batches of steps ``start`` … ``steps`` − 1; an error in a loader process is told as if it happened here."""
+    loader: Any = DataLoader(
+        data,
+        batch_sampler=Batches(len(data), config.training.batch_size, steps, config.seed, start=start),
+        num_workers=config.data.workers,
+        pin_memory=pin_memory,
+    )
+    try:
+        yield from loader
+    except DataError as error:
+        raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from error
