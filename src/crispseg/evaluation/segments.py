@@ -27,9 +27,10 @@ def segments(code: Tensor) -> tuple[Tensor, int]:
     for shift in (-1, 0, 1):
         upper = slice(max(0, -shift), width - max(0, shift))
         lower = slice(max(0, shift), width - max(0, -shift))
-        same = code[:-1, upper] == code[1:, lower]
+        # Where two runs meet first, one of the two starts; the rest of their common side says nothing new.
+        same = (code[:-1, upper] == code[1:, lower]) & (starts[:-1, upper] | starts[1:, lower])
         links.append(torch.stack([run[:-1, upper][same], run[1:, lower][same]]))
-    one, other = torch.cat(links, dim=1).unique(dim=1)
+    one, other = torch.cat(links, dim=1)
     number = torch.arange(int(run[-1, -1]) + 1, device=code.device)
     while True:
         low = torch.minimum(number[one], number[other])
