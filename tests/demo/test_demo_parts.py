@@ -9,7 +9,7 @@ from crispseg.data import SegmentationDataset, find_samples
 from crispseg.demo.images import _spread, gather
 from crispseg.demo.measurement import Measurement
 from crispseg.demo.page import RANKS, _chosen, _signed
-from crispseg.demo.responses import _sobel, responses
+from crispseg.demo.responses import _sobel, in_network, on_picture
 from crispseg.models import build_model
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
@@ -48,8 +48,7 @@ def test_scenes_are_shown_by_rank_of_the_gain_and_crops_take_no_side(scenes):
     none = Measurement({}, guesses[0], [0.5] * 12)
     sdn = Measurement({}, guesses[1], [0.5 + gain for gain in gains])
     shown = _chosen(data, {"none": none, "sdn": sdn})
-    assert [scene.title.split(":")[0] for scene in shown] == list(RANKS)
-    assert "test" not in shown[0].title
+    assert [scene.title.split(":")[0] for scene in shown] == [title for title, _ in RANKS[:4]] + ["Smallest gain"]
     assert data.samples[11].name in shown[0].title
     assert "+11.0 points" in shown[0].title
     assert data.samples[0].name in shown[-1].title
@@ -72,19 +71,46 @@ def test_sobel_of_a_ramp_is_its_slope():
     assert not magnitude[0, 1].any()
 
 
-def test_responses_are_those_of_the_models_own_operator():
+@pytest.fixture(scope="module")
+def model():
     torch.manual_seed(0)
     options = {"neck": "sdn", "placement": "decoder", "pretrained": False, "decoder_channels": 16}
-    model = build_model("tf_efficientnet_lite0", "semantic_fpn", 3, **options).eval()
-    image, truth = torch.rand(3, 45, 61), torch.randint(0, 3, (45, 61))
-    found = {response.name: response for response in responses(model, image, truth, 3, 255)}
-    assert list(found) == ["plain convolution", "Sobel", "central difference", "SDC"]
-    assert all(response.y.shape == (16, 45, 61) and 0 < response.at_borders <= 1 for response in found.values())
-    smooth = torch.zeros(45, 61, dtype=torch.long)
-    assert all(response.at_borders == 0 for response in responses(model, image, smooth, 3, 255))
-    # S ≡ 1 is conv(u, W) − (Σ W) u, so at a model whose S is 1 the last two agree
-    model.decoder.sdn.operator.similarity = "one"
-    again = {response.name: response for response in responses(model, image, truth, 3, 255)}
-    assert torch.allclose(again["SDC"].y, found["central difference"].y, atol=1e-5)
+    return build_model("tf_efficientnet_lite0", "semantic_fpn", 3, **options).eval()
+
+
+@pytest.mark.parametrize(("responses", "channels"), [(on_picture, 3), (in_network, 16)])
+def test_responses_are_four_and_know_where_borders_are(model, responses, channels):
+    image, truth = torch.rand(3, 45, 61), torch.zeros(45, 61, dtype=torch.long)
+    nowhere = responses(model, image, truth, 3, 255)
+    assert [response.name for response in nowhere] == ["plain convolution", "Sobel", "central difference", "SDC"]
+    assert all(response.y.shape == (channels, 45, 61) for response in nowhere)
+    assert all(response.at_borders == 0 for response in nowhere)
+    truth[:, 30:] = 1
+    for response in responses(model, image, truth, 3, 255):
+        size = response.y.norm(dim=0)
+        share = size[:, 27:33].sum() / size.sum()  # three columns on either side
+        assert response.at_borders == pytest.approx(float(share), rel=1e-5)
+
+
+def test_in_the_network_it_is_the_networks_own_operator(model):
+    image, truth = torch.rand(3, 64, 64), torch.zeros(64, 64, dtype=torch.long)
+    found = {response.name: response.y for response in in_network(model, image, truth, 3, 255)}
+    u = model.decoder.decoder.features(model.encoder((image[None] - model.mean) / model.std))
+    whole = torch.nn.functional.interpolate(
+        model.decoder.sdn.operator(u, model.decoder.decoder.head(u).softmax(1)), (64, 64), mode="bilinear"
+    )
+    assert torch.allclose(found["SDC"], whole[0], atol=1e-5)
+    assert not torch.allclose(found["SDC"], found["central difference"], atol=1e-5)
     with pytest.raises(TypeError, match="refined by SDN"):
-        responses(build_model("tf_efficientnet_lite0", "fcn", 3, pretrained=False), image, truth, 3, 255)
+        in_network(build_model("tf_efficientnet_lite0", "fcn", 3, pretrained=False), image, truth, 3, 255)
+
+
+def test_on_the_picture_texture_that_the_guide_does_not_see_is_silenced(monkeypatch):
+    """A fake network that is sure of two classes: SDC answers at their border only, the others at the texture too."""
+    image = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    truth = torch.zeros(40, 40, dtype=torch.long)
+    truth[:, 20:] = 1
+    sure = 20 * torch.nn.functional.one_hot(truth, 2).permute(2, 0, 1)[None].float()
+    found = {r.name: r.at_borders for r in on_picture(lambda _: sure, image, truth, 2, 255)}
+    assert found["SDC"] > 0.999
+    assert max(found["Sobel"], found["central difference"], found["plain convolution"]) < 0.25

@@ -37,7 +37,15 @@ def page():
         legend=[("wrong", report.BOUNDARY_ERROR)],
         palette=[("sky", (1, 2, 3))],
         scenes=[("A scene", row, crops)],
-        responses={"panels": row, "words": [("SDC", "says")], "border": "10 %", "near": 3},
+        responses={
+            "on_picture": row,
+            "in_network": row,
+            "words": [("SDC", "says")],
+            "border": "10 %",
+            "near": 3,
+            "scale": 0.1,
+            "form": "S",
+        },
         classes=[["sky", "1.0", "2.0", ("+1.0", "gain"), "1.0", "2.0", ("−1.0", "loss")]],
     )
 
@@ -45,7 +53,7 @@ def page():
 def test_a_page_needs_nothing_from_outside(page):
     assert "://" not in page
     targets = re.findall(r"(?:src|href|srcset|action|data)\s*=\s*[\"']([^\"']*)", page)
-    assert len(targets) == 18
+    assert len(targets) == 24
     assert all(target.startswith("data:image/webp;base64,") for target in targets)
     assert not re.search(r"@import|url\(|<script|<link|<iframe", page)
 
@@ -89,4 +97,4 @@ def test_a_browser_shows_the_page_without_overflow_or_broken_pictures(page, tmp_
     seen, needed, pictures, shown = map(int, re.search(r"<title>([\d ]+)</title>", dump.stdout)[1].split())
     assert width - 20 <= seen <= width  # a scroll bar may stand beside the page
     assert needed <= seen
-    assert pictures == shown == 18
+    assert pictures == shown == 24

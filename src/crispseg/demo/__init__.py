@@ -21,7 +21,7 @@ from crispseg.demo.measurement import measure
 from crispseg.demo.page import write_page, write_picture
 from crispseg.errors import UsageError
 from crispseg.files import write_json
-from crispseg.runs import environment, load_run
+from crispseg.runs import environment, load_run, parameter_count
 from crispseg.training import train
 
 NECKS = ("none", "sdn")
@@ -36,10 +36,10 @@ class Budget:
     for each of the two networks; ``channels``: width of the decoder; ``size``: of the generated scenes.
     """
 
-    train: int = 240
+    train: int = 200
     val: int = 8
     test: int = 40
-    steps: int = 240
+    steps: int = 200
     batch_size: int = 8
     crop: tuple[int, int] = (128, 160)
     channels: int = 64
@@ -89,13 +89,16 @@ def run_demo(
         split, size = gather(data, root, counts=counts, seed=seed, size=budget.size)
     test = SegmentationDataset(*find_samples(data, split))
     configs = {neck: _config(neck, data, size, seed, budget) for neck in NECKS}
+    steps = _steps(configs["sdn"])
     for number, neck in enumerate(NECKS, start=2):
-        with _told(say, number, f"training {NAMES[neck]}, {budget.steps} steps"):
+        with _told(say, number, f"training {NAMES[neck]}, {steps} steps"):
             train(configs[neck], folders[neck])
     trained = {neck: load_run(folder) for neck, folder in folders.items()}
     with _told(say, 4, f"evaluating both on {len(test)} images"):
         results = {neck: measure(run, test) for neck, run in trained.items()}
-    about = _about(root, configs, test)
+    about = _about(root, configs, test) | {
+        "parameters": {neck: parameter_count(r.model) for neck, r in trained.items()}
+    }
     with _told(say, 5, "drawing the report"):
         about["seconds"] = round(time.monotonic() - started, 1)
         write_page(out / "report.html", test, trained, results, about)
@@ -128,15 +131,20 @@ def _config(neck: str, data: Path, size: tuple[int, int] | None, seed: int, budg
     )
 
 
+def _steps(config: Config) -> int:
+    """The steps that the whole epochs of this config are."""
+    images = len(find_samples(config.data.root, "train")[0])
+    return -(-config.training.epochs * images // config.training.batch_size)
+
+
 def _about(root: Path | None, configs: dict[str, Config], test: SegmentationDataset) -> dict[str, Any]:
     """What ``metrics.json`` and the page's foot say beside the scores."""
     found, config = environment(), configs["sdn"]
-    train_images = len(find_samples(config.data.root, "train")[0])
     return {
         "data": "generated scenes" if root is None else str(root),
-        "train_images": train_images,
+        "train_images": len(find_samples(config.data.root, "train")[0]),
         "images": len(test),
-        "steps": -(-config.training.epochs * train_images // config.training.batch_size),
+        "steps": _steps(config),
         "seed": config.seed,
         "version": __version__,
         "commit": found["commit"],
@@ -149,8 +157,7 @@ def _about(root: Path | None, configs: dict[str, Config], test: SegmentationData
 
 
 def _cost(folder: Path) -> dict[str, Any]:
-    written = json.loads((folder / "metrics.json").read_text())
-    return {"parameters": written["parameters"], "training_seconds": written["seconds"]}
+    return {"training_seconds": json.loads((folder / "metrics.json").read_text())["seconds"]}
 
 
 def _clear(folder: Path, mark: str) -> None:

@@ -18,26 +18,26 @@ from torch import Tensor
 from crispseg import report
 from crispseg.data import SegmentationDataset
 from crispseg.demo.measurement import Measurement
-from crispseg.demo.responses import NEAR, responses
+from crispseg.demo.responses import NEAR, SCALE, Response, in_network, on_picture
 from crispseg.files import write_bytes, write_text
 from crispseg.metrics.labels import codes
 from crispseg.metrics.regions import band
 from crispseg.report import Box, Panel, Picture
 from crispseg.runs import Run
 
-RANKS = {
-    "Largest gain": 1.0,
-    "Upper quartile": 0.75,
-    "Median": 0.5,
-    "Lower quartile": 0.25,
-    "Largest loss": 0.0,
-}
+RANKS = (
+    ("Largest gain", 1.0),
+    ("Upper quartile", 0.75),
+    ("Median", 0.5),
+    ("Lower quartile", 0.25),
+    ("Largest loss", 0.0),
+)
 COLUMNS = ("image", "truth", "without SDN", "with SDN", "errors without", "errors with")
 WORDS = {
     "plain convolution": "answers to flat regions too: it averages, and a border is only where the average changes.",
-    "Sobel": "answers to every step of every feature: furrows, bricks and shadows as loudly as the border of a class.",
-    "central difference": "is silent where the features are flat, but does not know which steps matter.",
-    "SDC": "weighs each difference by what the guide, here the class probabilities, says of the two pixels.",
+    "Sobel": "answers to every step: furrows, bricks, leaves and shadows as loudly as the border of a class.",
+    "central difference": "is silent where u is flat, and as blind to meaning as Sobel.",
+    "SDC": "weighs each step by what the guide says of the two pixels; its contrast form leaves those between classes.",
 }
 
 
@@ -98,11 +98,14 @@ def _chosen(data: SegmentationDataset, results: Mapping[str, Measurement]) -> li
     gains = torch.tensor(sdn.image_boundary_f).double() - torch.tensor(none.image_boundary_f).double()
     order = gains.nan_to_num(0).argsort(stable=True).tolist()
     picks: dict[int, str] = {}
-    for title, rank in RANKS.items():
+    for title, rank in RANKS:
         index = order[round(rank * (len(order) - 1))]
-        picks.setdefault(
-            index, f"{title}: {data.samples[index].name}, {_points(float(gains[index]))} boundary F at 1 px"
-        )
+        gain = float(gains[index])
+        if (title, gain < 0) == ("Largest gain", True):
+            title = "Smallest loss"
+        elif (title, gain < 0) == ("Largest loss", False):
+            title = "Smallest gain"
+        picks.setdefault(index, f"{title}: {data.samples[index].name}, {_points(gain)} boundary F at 1 px")
     return [_scene(data, results, index, title) for index, title in picks.items()]
 
 
@@ -138,17 +141,25 @@ def _panels(scene: Scene, data: SegmentationDataset) -> tuple[list[Panel], list[
 
 def _responses(scene: Scene, run: Run, data: SegmentationDataset) -> dict[str, Any]:
     k, ignore = len(data.classes), data.classes.ignore_index
-    found = responses(run.model, scene.image, scene.truth, k, ignore)
     border = band(codes(scene.truth, scene.truth, k, ignore)[1], NEAR, k).float().mean()
+    first = [
+        report.panel(report.picture(scene.image), "image", photo=True),
+        report.panel(report.colourise(scene.truth, data.classes.palette, ignore), "truth"),
+    ]
+
+    def row(found: list[Response]) -> list[Panel]:
+        heats = [(r, report.heat(r.y)) for r in found]
+        return first + [report.panel(p, f"{r.name}: {_percent(r.at_borders)}", photo=True) for r, p in heats]
+
+    options = run.config.model.neck_options
     return {
-        "panels": [
-            report.panel(report.picture(scene.image), "image", photo=True),
-            report.panel(report.colourise(scene.truth, data.classes.palette, ignore), "truth"),
-            *(report.panel(report.heat(r.y), f"{r.name}: {_percent(r.at_borders)}", photo=True) for r in found),
-        ],
-        "words": [(r.name, WORDS[r.name]) for r in found],
+        "on_picture": row(on_picture(run.model, scene.image, scene.truth, k, ignore)),
+        "in_network": row(in_network(run.model, scene.image, scene.truth, k, ignore)),
+        "words": list(WORDS.items()),
         "border": _percent(float(border)),
         "near": NEAR,
+        "scale": SCALE,
+        "form": f"{'1 − S, ' if options.contrast else ''}S {options.similarity}, λ {options.scale}",
     }
 
 
@@ -191,8 +202,9 @@ def _verdict(none: Measurement, sdn: Measurement, about: Mapping[str, Any]) -> l
     )
     source = "generated scenes" if about["data"] == "generated scenes" else "a share of your images"
     second = (
-        f"One seed, {source}, a few minutes of training: this shows how things work. It is no evidence of a gain "
-        "elsewhere; that takes real images, training to convergence and several seeds."
+        f"One seed, {source}, a few minutes of training: this shows how things work and is no evidence of a gain "
+        "elsewhere, which takes real images, training to convergence and several seeds. SDN also brings a second head "
+        "and some weights; what those do alone, a training with --model.neck conv tells."
     )
     return [first, second]
 
@@ -204,6 +216,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Version", f"crispseg {about['version']}, commit {about['commit'] or 'unknown'}"),
         ("Data", f"{about['data']}; trained on {about['train_images']}, evaluated on {about['images']} images"),
         ("Training", f"{about['steps']} steps of {t['batch_size']} for each network, seed {about['seed']}"),
+        ("Parameters", f"{about['parameters']['none']:,} without, {about['parameters']['sdn']:,} with SDN"),
         ("Machine", f"{machine['processor']}, {machine['threads']} threads, torch {about['versions']['torch']}"),
         ("Time", f"{about['seconds']:.0f} s in all, {about['date']}"),
     ]

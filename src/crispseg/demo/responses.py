@@ -1,14 +1,16 @@
-"""What four operators answer to the same features: plain convolution, Sobel, central difference, and SDC.
-
-u is the fused map of the trained network's decoder, W the weights of its operator, v the class probabilities of its
-first head: the very tensors of the run, so that only the operator differs.
+"""What four operators answer to the same u: plain convolution, Sobel, central difference, and SDC.
 
     plain     Σ W u_q                 Sobel  √(G_x² + G_y²) in each channel of u
     central   Σ W (u_q − u_p)         SDC    Σ W [S(v_p, v_q) ⊙ (u_q − u_p)]
 
+Twice. *On the picture*, set by hand so that the idea is seen: u is the picture, W ones in each channel, v the network's
+class probabilities, and SDC in its contrast form 1 − S. *In the network*, as it is: u the decoder's fused map, v the
+class probabilities of the first head, W, S and λ those of the trained operator.
+
 Not here: drawing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,22 +25,40 @@ from crispseg.models.refined import RefinedDecoder
 from crispseg.nn import SemanticDifferenceConv2d
 from crispseg.ops import semantic_difference
 
+NEAR = 3
+"""Half-width in px of the band around true borders in which a response counts as being at a border."""
+SCALE = 0.1
+"""λ on the picture: a tenth is a clear step of a probability."""
+
 
 @dataclass(frozen=True)
 class Response:
-    """``y`` (C, h, w) on the image's grid, and the share of Σ|y| that lies within ``NEAR`` px of a true border."""
+    """``y`` (C, H, W) on the image's grid, and the share of Σ|y| that lies within ``NEAR`` px of a true border."""
 
     name: str
     y: Tensor
     at_borders: float
 
 
-NEAR = 3
+@torch.no_grad()
+def on_picture(
+    model: SegmentationModel, image: Tensor, truth: Tensor, num_classes: int, ignore_index: int
+) -> list[Response]:
+    """Return the four responses to the image (3, H, W) itself, with its truth (H, W)."""
+    u, v = image[None], model(image[None]).softmax(dim=1)
+    W = torch.eye(3)[:, :, None, None].expand(3, 3, 3, 3).contiguous()
+
+    def sdc(u: Tensor) -> Tensor:
+        return semantic_difference(u, v, W, similarity="gaussian", scale=SCALE, contrast=True)
+
+    return _four(u, W, sdc, truth, num_classes, ignore_index)
 
 
 @torch.no_grad()
-def responses(model: SegmentationModel, image: Tensor, truth: Tensor, num_classes: int, ignore: int) -> list[Response]:
-    """Return the four responses for one image (3, H, W) with its truth (H, W).
+def in_network(
+    model: SegmentationModel, image: Tensor, truth: Tensor, num_classes: int, ignore_index: int
+) -> list[Response]:
+    """Return the four responses to the trained network's own features for one image.
 
     Raises
     ------
@@ -53,16 +73,30 @@ def responses(model: SegmentationModel, image: Tensor, truth: Tensor, num_classe
     u = decoder.decoder.features(model.neck(model.encoder(x)))
     v = decoder.decoder.head(u).softmax(dim=1)
     operator = decoder.sdn.operator
+    return _four(u, operator.weight, lambda u: operator(u, v), truth, num_classes, ignore_index, x.shape[-2:])
+
+
+def _four(
+    u: Tensor,
+    W: Tensor,
+    sdc: Callable[[Tensor], Tensor],
+    truth: Tensor,
+    num_classes: int,
+    ignore_index: int,
+    padded: tuple[int, ...] | None = None,
+) -> list[Response]:
     maps = {
-        "plain convolution": F.conv2d(stencil.pad(u, 1), operator.weight),
+        "plain convolution": F.conv2d(stencil.pad(u, W.shape[-1] // 2), W),
         "Sobel": _sobel(u),
-        "central difference": semantic_difference(u, u, operator.weight, similarity="one"),
-        "SDC": operator(u, v),
+        "central difference": semantic_difference(u, u, W, similarity="one"),
+        "SDC": sdc(u),
     }
-    border = band(codes(truth, truth, num_classes, ignore)[1], NEAR, num_classes)[0]
+    border = band(codes(truth, truth, num_classes, ignore_index)[1], NEAR, num_classes)[0]
     out = []
     for name, y in maps.items():
-        y = F.interpolate(y, size=x.shape[-2:], mode="bilinear", align_corners=False)[0, :, :height, :width]
+        if padded is not None:
+            y = F.interpolate(y, size=padded, mode="bilinear", align_corners=False)
+        y = y[0, :, : truth.shape[0], : truth.shape[1]]
         magnitude = y.norm(dim=0)
         out.append(Response(name, y, float(magnitude[border].sum() / magnitude.sum().clamp_min(1e-12))))
     return out

@@ -147,5 +147,5 @@ def _developed(canvas: Canvas, rng: Rng) -> Bytes:
 
 def _png(array: Bytes) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
+    Image.fromarray(array).save(buffer, "PNG", compress_level=1)  # scenes are written often and read a few times
     return buffer.getvalue()
