@@ -28,9 +28,9 @@ def gather(
     has_test = (root / "images" / "test").is_dir()
     for split in ("train", "val", "test") if has_test else ("train", "val"):
         samples, classes = find_samples(root, split)
+        write_classes(data / "classes.json", classes)  # first of all: by it the next demo knows this folder
         for sample in _spread(samples, counts["test" if split == "val" and not has_test else split]):
             _link(sample, data, split)
-    write_classes(data / "classes.json", classes)
     height, width = image_size(samples[0].image)
     shrink = (LARGEST / (height * width)) ** 0.5
     reduced = None if shrink >= 1 else (round(height * shrink), round(width * shrink))

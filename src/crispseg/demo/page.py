@@ -204,7 +204,8 @@ def _verdict(none: Measurement, sdn: Measurement, about: Mapping[str, Any]) -> l
     second = (
         f"One seed, {source}, a few minutes of training: this shows how things work and is no evidence of a gain "
         "elsewhere, which takes real images, training to convergence and several seeds. SDN also brings a second head "
-        "and some weights; what those do alone, a training with --model.neck conv tells."
+        "and some weights; what those do alone is told by the same training with a plain convolution in its place "
+        "(neck: conv)."
     )
     return [first, second]
 

@@ -57,15 +57,14 @@ def write_scenes(
     Splits never share a scene: each is painted from (seed, split, number).
     """
     root = Path(root)
+    about = {"name": "scenes", "ignore_index": 255, "classes": list(NAMES), "palette": PALETTE}
+    write_json(root / "classes.json", about)
     for order, (split, count) in enumerate(counts.items()):
         for number in range(count):
             image, label = scene((seed, order, number), height, width)
             name = f"{split}_{number:04d}.png"
             write_bytes(root / "images" / split / name, _png(image))
             write_bytes(root / "labels" / split / name, _png(label))
-    write_json(
-        root / "classes.json", {"name": "scenes", "ignore_index": 255, "classes": list(NAMES), "palette": PALETTE}
-    )
 
 
 def _hills(canvas: Canvas, rng: Rng, horizon: float, green: Array, haze: Array) -> None:
