@@ -51,7 +51,7 @@ def test_gradients_only_where_asked():
 @pytest.mark.parametrize("learned", [False, True])
 def test_opcheck(learned):
     u, v, weight, scale = tensors(dtype=torch.float32)
-    options = ("charbonnier", False, 1, 1)
+    options = ("charbonnier", False, 1, 1, "auto")
     torch.library.opcheck(OP, (u, v, weight, scale if learned else None, *options))
     plain = [x.detach() for x in (draw(1, 2, 3, 4, dtype=torch.float32), u, v, weight, scale)]
     torch.library.opcheck(OP_BACKWARD, (*plain[:4], plain[4] if learned else None, *options))

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor
 
 from crispseg import semantic_difference
+from crispseg.ops.semantic_difference import native, tiled
 from crispseg.similarity import NAMES
+
+needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.why_not() or "there is a compiler")
 
 SIZES = {"point": (1, 1), "line": (1, 9), "odd": (5, 7), "wide": (6, 19)}
 
@@ -37,8 +40,8 @@ def answers(impl: str, tensors, **form) -> list[Tensor]:
     return [y.detach(), *grads]
 
 
-def assert_same(tensors, rtol=1e-9, atol=1e-9, **form) -> None:
-    for name, fast, truth in zip("yuvWλ", answers("tiled", tensors, **form), answers("reference", tensors, **form)):
+def assert_same(tensors, rtol=1e-9, atol=1e-9, impl="tiled", **form) -> None:
+    for name, fast, truth in zip("yuvWλ", answers(impl, tensors, **form), answers("reference", tensors, **form)):
         torch.testing.assert_close(fast, truth, rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -60,8 +63,6 @@ def test_every_size_and_batch(similarity, size):
 
 @pytest.mark.parametrize("similarity", NAMES)
 def test_maps_larger_than_a_tile(similarity, monkeypatch):
-    from crispseg.ops.semantic_difference import tiled
-
     monkeypatch.setattr(tiled, "TILE_ELEMENTS", 8 * 8 * 20)
     monkeypatch.setattr(tiled, "TILE_PIXELS", 1)
     monkeypatch.setattr(tiled, "BLOCK_ELEMENTS", 200)
@@ -110,6 +111,26 @@ def test_the_result_has_the_memory_format_of_u():
 def test_float32(similarity, contrast):
     tensors = draw(channels=32, size=(17, 23), dtype=torch.float32)
     assert_same(tensors, rtol=1e-4, atol=2e-4, similarity=similarity, contrast=contrast)
+
+
+@needs_compiler
+@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_the_compiled_stage(size, contrast):
+    for k, dilation, groups in ((1, 1, 1), (3, 1, 1), (3, 2, 8), (3, 4, 2), (5, 1, 1), (5, 2, 8)):
+        for batch in (0, 1, 3):
+            tensors = draw(batch=batch, size=size, k=k, groups=groups, out=8, dtype=torch.float32)
+            form = {"contrast": contrast, "dilation": dilation, "groups": groups}
+            assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", **form)
+
+
+@needs_compiler
+def test_the_compiled_stage_on_maps_larger_than_a_tile(monkeypatch):
+    monkeypatch.setattr(tiled, "TILE_ELEMENTS", 8 * 8 * 20)
+    monkeypatch.setattr(tiled, "TILE_PIXELS", 1)
+    for size, batch, k, dilation in (((13, 7), 2, 3, 1), ((13, 7), 2, 5, 2), ((3, 2), 7, 3, 4), ((2, 30), 1, 3, 1)):
+        tensors = draw(batch=batch, size=size, k=k, dtype=torch.float32)
+        assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", dilation=dilation)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

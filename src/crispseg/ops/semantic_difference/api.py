@@ -9,7 +9,8 @@ from crispseg.similarity import NAMES, PER_CHANNEL, Scale, SimilarityName
 
 IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
-    "tiled": "tiles and one matrix product, any device; the fast one on a CPU",
+    "tiled": "tiles and one matrix product for all taps; ATen alone, any device",
+    "native": "tiled, its elementwise stage compiled with the machine's C compiler; charbonnier, float32, CPU",
 }
 
 
@@ -51,9 +52,10 @@ def semantic_difference(
     groups
         As in a convolution; ``groups=C`` is depthwise.
     impl
-        ``"auto"``, ``"reference"`` or ``"tiled"``. All give the same answer. ``auto`` takes ``reference`` while a model
-        is exported or traced, so that the graph holds plain operators, and ``tiled`` otherwise. Under autocast u, v and
-        W are cast as for a convolution; ``tiled`` takes differences in float32 at least, whatever the number type.
+        ``"auto"``, ``"reference"``, ``"tiled"`` or ``"native"``. All give the same answer. ``auto`` takes ``reference``
+        while a model is exported or traced, so that the graph holds plain operators; else ``native`` where it serves
+        (charbonnier, float32, CPU) and a C compiler is found, and ``tiled`` otherwise. Under autocast u, v and W are
+        cast as for a convolution; all but ``reference`` take differences in float32 at least.
 
     Returns
     -------
@@ -84,21 +86,20 @@ def semantic_difference(
     u, v, weight = _autocast(u, v, weight)
     if u.dtype != weight.dtype:
         raise TypeError(f"u and weight must share a number type, found {u.dtype} and {weight.dtype}")
-    impl = _choose() if impl == "auto" else impl
-    if impl == "reference":
+    if impl == "reference" or (impl == "auto" and _needs_plain_operators()):
         return reference.semantic_difference(
             u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups
         )
     edge = scale if isinstance(scale, Tensor) else None
     if edge is None and scale != 1:
         edge = torch.tensor(scale, dtype=torch.float64, device=u.device)
-    return registered.semantic_difference(u, v, weight, edge, similarity, contrast, dilation, groups)
+    return registered.semantic_difference(u, v, weight, edge, similarity, contrast, dilation, groups, impl)
 
 
-def _choose() -> str:
-    """Plain operators where the graph has to hold them, or torch.func has to differentiate them; else the fast ones."""
+def _needs_plain_operators() -> bool:
+    """Whether a graph has to hold the operator, or torch.func has to differentiate it."""
     traced = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
-    return "reference" if traced or torch._C._are_functorch_transforms_active() else "tiled"
+    return traced or torch._C._are_functorch_transforms_active()
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

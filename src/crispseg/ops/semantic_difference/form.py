@@ -8,13 +8,14 @@ from crispseg.similarity import PER_CHANNEL, SimilarityName
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Form:
-    """The shape of the stencil, and how differences are weighted."""
+    """The shape of the stencil, how differences are weighted, and whether the compiled code may be used."""
 
     similarity: SimilarityName
     contrast: bool
     kernel_size: int
     dilation: int
     groups: int
+    native: bool = False
 
     @property
     def radius(self) -> int:

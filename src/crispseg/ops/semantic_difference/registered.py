@@ -7,12 +7,13 @@ derivative is taken from the reference, which autograd can differentiate as ofte
 Not here: what is computed (``tiled``), and the choice of the implementation (``api``).
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crispseg.ops.semantic_difference import reference, tiled
+from crispseg.ops.semantic_difference import native, reference, tiled
 from crispseg.ops.semantic_difference.form import Form
 
 
@@ -26,9 +27,10 @@ def semantic_difference(
     contrast: bool,
     dilation: int,
     groups: int,
+    impl: str,
 ) -> Tensor:
     """Return y; arguments as checked by ``api``, ``scale`` None for 1."""
-    return tiled.forward(u, v, weight, scale, _form(similarity, contrast, weight, dilation, groups))
+    return tiled.forward(u, v, weight, scale, _form(u, v, weight, similarity, contrast, dilation, groups, impl))
 
 
 @torch.library.custom_op("crispseg::semantic_difference_backward", mutates_args=())
@@ -42,9 +44,10 @@ def semantic_difference_backward(
     contrast: bool,
     dilation: int,
     groups: int,
+    impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ∂u, ∂v, ∂W and ∂λ (of no elements where there is no λ)."""
-    form = _form(similarity, contrast, weight, dilation, groups)
+    form = _form(u, v, weight, similarity, contrast, dilation, groups, impl)
     du, dv, dweight, dscale = tiled.backward(g, u, v, weight, scale, form)
     return du, dv, dweight, u.new_empty(0) if dscale is None else dscale
 
@@ -88,7 +91,7 @@ def _differentiable(
 ) -> list[Tensor | None]:
     """The same gradients with a graph of their own, for ``create_graph=True``."""
     u, v, weight, scale = tensors
-    similarity, contrast, dilation, groups = options
+    similarity, contrast, dilation, groups, _ = options
     assert u is not None and v is not None and weight is not None
     y = reference.semantic_difference(
         u,
@@ -110,6 +113,15 @@ def _is_eager(x: Tensor) -> bool:
     return type(x) is Tensor and not torch.compiler.is_compiling()
 
 
-def _form(similarity: Any, contrast: bool, weight: Tensor, dilation: int, groups: int) -> Form:
-    kernel_size = weight.shape[-1]
-    return Form(similarity=similarity, contrast=contrast, kernel_size=kernel_size, dilation=dilation, groups=groups)
+def _form(
+    u: Tensor, v: Tensor, weight: Tensor, similarity: Any, contrast: bool, dilation: int, groups: int, impl: str
+) -> Form:
+    """``impl``: "tiled", "native", or "auto" for native where it serves and a compiler was found."""
+    form = Form(
+        similarity=similarity, contrast=contrast, kernel_size=weight.shape[-1], dilation=dilation, groups=groups
+    )
+    serves = impl != "tiled" and native.serves(u, v, form)
+    if impl == "native" and not serves:
+        found = f"{similarity}, {u.dtype} and {v.dtype} on {u.device}"
+        raise ValueError(f"impl 'native' is for charbonnier, float32, on the CPU; found {found}")
+    return replace(form, native=serves and (impl == "native" or native.library() is not None))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from crispseg import stencil
+from crispseg.ops.semantic_difference import native
 from crispseg.ops.semantic_difference.form import Form
 from crispseg.ops.semantic_difference.guide import prepare, prepare_adjoint
 from crispseg.ops.semantic_difference.pairs import add_adjoint_of_u, add_adjoint_of_v, similarity_of
@@ -40,13 +41,17 @@ def forward(u: Tensor, v: Tensor, weight: Tensor, scale: Tensor | None, form: Fo
     if not form.half:
         return y.zero_()
     W = _flat_weight(weight, form)
+    D = W.new_empty(0)
     for tile in _tiles(u, form):
         U, V = _load(u, tile, form), _load(v, tile, form)
         prepare(V.flatten(1), form.similarity, scale)
         y_tile = _map(y, tile)
-        D = W.new_empty((U.shape[0], 2 * len(form.half), *y_tile.shape[1:]))
-        for block in _blocks(U, form):
-            _differences(U[block], V[block] if form.per_channel else V, D[block], form)
+        D.resize_((U.shape[0], 2 * len(form.half), *y_tile.shape[1:]))  # the first tile is the largest: one allocation
+        if form.native:
+            native.differences(U, V, D, form)
+        else:
+            for block in _blocks(U, form):
+                _differences(U[block], V[block] if form.per_channel else V, D[block], form)
         y_tile.copy_(product(W, D.view(form.groups, W.shape[2], -1)).view(y_tile.shape))
     return y
 
@@ -70,29 +75,33 @@ def backward(
     if not form.half:
         return du, dv, torch.zeros_like(weight), dscale
     W = _flat_weight(weight, form)
-    W_t, dW = W.mT.contiguous(), torch.zeros_like(W, dtype=_wide(W.dtype))
+    dW: Tensor | None = None
     for tile in _tiles(u, form):
         U, V = _load(u, tile, form), _load(v, tile, form)
         _, factor = prepare(V.flatten(1), form.similarity, scale)
         dU, dV = torch.zeros_like(U), torch.zeros_like(V)
         g_tile = _map(g, tile)
         dy = torch.empty(g_tile.shape, dtype=W.dtype, device=W.device).copy_(g_tile).view(form.groups, W.shape[1], -1)
-        D = product(W_t, dy).view(U.shape[0], -1, *g_tile.shape[1:])  # ∂D; each visit then puts D in its place
-        for block in _blocks(U, form):
-            guide = block if form.per_channel else slice(None)
-            _differences_adjoint(U[block], V[guide], D[block], dU[block], dV[guide], form)
-        dW += product(dy, D.view(form.groups, W.shape[2], -1).mT)
+        D = product(W.mT, dy).view(U.shape[0], -1, *g_tile.shape[1:])  # ∂D; each visit then puts D in its place
+        if form.native:
+            native.differences_adjoint(U, V, D, dU, dV, form)
+        else:
+            for block in _blocks(U, form):
+                guide = block if form.per_channel else slice(None)
+                _differences_adjoint(U[block], V[guide], D[block], dU[block], dV[guide], form)
+        term = product(dy, D.view(form.groups, W.shape[2], -1).mT)
+        dW = term.to(_wide(W.dtype)) if dW is None else dW.add_(term)
         _, dfactor = prepare_adjoint(dV.flatten(1), V.flatten(1), form.similarity, factor)
         if dscale is not None and dfactor is not None:
             dscale += dfactor.sum_to_size(dscale.shape)
         images, top, _ = tile
         stencil.fold_band(dU, du[images].transpose(0, 1), top, form.radius)
         stencil.fold_band(dV, dv[images].transpose(0, 1), top, form.radius)
-    return du, dv, _unflat_weight(dW, weight, form), dscale
+    return du, dv, torch.zeros_like(weight) if dW is None else _unflat_weight(dW, weight, form), dscale
 
 
 def _differences(U: Tensor, V: Tensor, D: Tensor, form: Form) -> None:
-    """Fill D (C, taps, images, rows, W) from bands U, V; the taps −o hold the negative, whose sign W bears."""
+    """Fill D (C, taps, images, rows, W) from bands U and V."""
     for (tap, opposite), offset in form.taps:
         p, q = _ends(offset, U)
         S, _ = similarity_of(form.similarity, (V.flatten(1)[p], V.flatten(1)[q]))
@@ -100,7 +109,7 @@ def _differences(U: Tensor, V: Tensor, D: Tensor, form: Form) -> None:
         torch.sub(U.flatten(1)[q], U.flatten(1)[p], out=step.flatten(1)[p]).mul_(1 - S if form.contrast else S)
         here, there = _two_views(step, offset, form)
         D[:, tap] = here
-        D[:, opposite] = there
+        _negate(there, D[:, opposite])
 
 
 def _differences_adjoint(U: Tensor, V: Tensor, D: Tensor, dU: Tensor, dV: Tensor, form: Form) -> None:
@@ -113,13 +122,13 @@ def _differences_adjoint(U: Tensor, V: Tensor, D: Tensor, dU: Tensor, dV: Tensor
         G, d = torch.zeros_like(U), torch.empty_like(U)
         here, there = _two_views(G, offset, form)
         here.copy_(D[:, tap])
-        there.add_(D[:, opposite])
+        there.sub_(D[:, opposite])
         G, d_ = G.flatten(1)[p], d.flatten(1)[p]
         step = torch.sub(U.flatten(1)[q], U.flatten(1)[p])
         torch.mul(step, factor, out=d_)
         here, there = _two_views(d, offset, form)
         D[:, tap] = here
-        D[:, opposite] = there
+        _negate(there, D[:, opposite])
         if form.similarity != "one":
             dS = step.mul_(-G if form.contrast else G)
             add_adjoint_of_v(form.similarity, dS, S, a, v, (dV.flatten(1)[p], dV.flatten(1)[q]))
@@ -172,22 +181,29 @@ def _blocks(U: Tensor, form: Form) -> Iterator[slice]:
 
 
 def _flat_weight(weight: Tensor, form: Form) -> Tensor:
-    """W as (groups, C_out / groups, C / groups · taps) without its middle tap, the taps −o with their minus sign."""
+    """W as (groups, C_out / groups, C / groups · taps) without its middle tap."""
     taps, h = weight.flatten(2), len(form.half)
-    W = torch.cat([-taps[..., :h], taps[..., h + 1 :]], dim=-1)
+    W = torch.cat([taps[..., :h], taps[..., h + 1 :]], dim=-1)
     return W.view(form.groups, weight.shape[0] // form.groups, -1).to(accumulation_type(weight.dtype))
 
 
 def _unflat_weight(dW: Tensor, weight: Tensor, form: Form) -> Tensor:
     """Transpose of :func:`_flat_weight`; the middle tap gets nothing."""
     h = len(form.half)
-    dW = dW.view(*weight.shape[:2], 2 * h).to(weight.dtype)
+    dW = dW.view(*weight.shape[:2], 2 * h)
     out = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     taps = out.flatten(2)
-    torch.neg(dW[..., :h], out=taps[..., :h])
+    taps[..., :h] = dW[..., :h]
     taps[..., h + 1 :] = dW[..., h:]
     return out
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+def _negate(x: Tensor, out: Tensor) -> None:
+    if out.dtype == x.dtype:
+        torch.neg(x, out=out)
+    else:
+        out.copy_(-x)

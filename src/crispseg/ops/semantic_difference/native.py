@@ -1,0 +1,112 @@
+"""The elementwise stage compiled: ``differences.c``, built once with the machine's C compiler and kept on disk.
+
+No header of torch is needed, so the compiler runs for about a second. The library is kept in
+``$XDG_CACHE_HOME/crispseg`` (``~/.cache/crispseg``) under a name made of the source, the compiler and the processor.
+Where there is no compiler, or it fails, ``library`` is None and ATen does the work; ``why_not`` says why.
+
+Not here: which tensors it is for (``tiled``).
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from crispseg.ops.semantic_difference.form import Form
+
+SOURCE = Path(__file__).with_name("differences.c")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+BUILD_SECONDS = 30
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_long) for name in ("channels", "images", "rows", "width", "radius", "half", "contrast")
+    )
+
+
+def library() -> ctypes.CDLL | None:
+    """The compiled library, built if need be; None where that is not possible."""
+    return _load()[0]
+
+
+def why_not() -> str:
+    """Why there is no library; empty if there is one."""
+    return _load()[1]
+
+
+def serves(u: Tensor, v: Tensor, form: Form) -> bool:
+    """Whether the compiled stage exists for these tensors: charbonnier, float32, on the CPU."""
+    return form.similarity == "charbonnier" and u.is_cpu and u.dtype == v.dtype == torch.float32
+
+
+def differences(U: Tensor, V: Tensor, D: Tensor, form: Form) -> None:
+    """As ``tiled._differences``, for whole contiguous bands."""
+    _call("differences", (U, V, D), D, form)
+
+
+def differences_adjoint(U: Tensor, V: Tensor, D: Tensor, dU: Tensor, dV: Tensor, form: Form) -> None:
+    """As ``tiled._differences_adjoint``, for whole contiguous bands."""
+    _call("differences_adjoint", (U, V, D, dU, dV), D, form)
+
+
+def _call(name: str, tensors: tuple[Tensor, ...], D: Tensor, form: Form) -> None:
+    built = library()
+    if built is None:
+        raise RuntimeError(f"impl 'native' needs a C compiler: {why_not()}")
+    half = form.half
+    channels, _, images, rows, width = D.shape
+    sizes = _Sizes(channels, images, rows, width, form.radius, len(half), form.contrast)
+    offsets = (ctypes.c_long * (2 * len(half)))(*(step for offset in half for step in offset))
+    pointers = (ctypes.c_void_p(x.data_ptr()) for x in tensors)
+    getattr(built, name)(*pointers, ctypes.byref(sizes), offsets)
+
+
+@functools.cache
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if platform.system() != "Linux" or not compiler:
+        return None, f"none was found (PATH, or the variable CC) on {platform.system()}"
+    try:
+        return ctypes.CDLL(str(_build(compiler))), ""
+    except (OSError, subprocess.SubprocessError) as error:
+        said = getattr(error, "stderr", None) or error
+        return None, f"{compiler} {' '.join(FLAGS)} {SOURCE.name}: {said}"
+
+
+def _build(compiler: str) -> Path:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=BUILD_SECONDS)
+    parts = (SOURCE.read_text(), version.stdout, " ".join(FLAGS), _processor())
+    name = f"differences-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crispseg"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:  # no home that can be written: build anew in every process
+        folder = Path(tempfile.mkdtemp(prefix="crispseg-"))
+    built = folder / name
+    if not built.exists():
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".so")
+        os.close(handle)
+        try:
+            command = [compiler, *FLAGS, str(SOURCE), "-o", temporary, "-lm"]
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=BUILD_SECONDS)
+            os.replace(temporary, built)  # another process may be at the same; both write the same file
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return built
+
+
+def _processor() -> str:
+    """What ``-march=native`` looks at, so that a home shared by two machines keeps two libraries."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith(("flags", "Features")):
+            return line
+    return platform.processor()
