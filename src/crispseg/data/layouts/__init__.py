@@ -48,7 +48,6 @@ def choose_layout(root: str | Path, layout: str) -> Layout:
 
 
 def guess_layout(root: str | Path) -> str:
-    """Return the name of the layout that ``root`` seems to have; ``"folder"`` if it looks like none."""
-    return next(
-        (name for name, layout in LAYOUTS.items() if Path(root).is_dir() and layout.splits(Path(root))), "folder"
-    )
+    """Return the name of the layout that ``root`` seems to have; ``"folder"`` if it looks like none of the others."""
+    others = (name for name in LAYOUTS if name != "folder")
+    return next((name for name in others if LAYOUTS[name].splits(Path(root))), "folder")

@@ -22,7 +22,7 @@ def classes(root: Path) -> ClassSet:
 
 def splits(root: Path) -> list[str]:
     """Return those of train and val that are there."""
-    return [split for split, own in _OWN_NAMES.items() if (root / "images" / own).is_dir()]
+    return [split for split, own in _OWN_NAMES.items() if (root / "annotations" / own).is_dir()]
 
 
 def files(root: Path, split: str) -> Split:

@@ -1,0 +1,160 @@
+"""``examine``: what is wrong or odd with a data set, found before hours of training are spent on it.
+
+Every image and label is read once (``facts``), judged (``findings``, ``duplicates``) and counted. Printing is the
+command's work.
+"""
+
+import multiprocessing
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from crispseg.data.classes import ClassSet
+from crispseg.data.doctor.duplicates import duplicates
+from crispseg.data.doctor.facts import ImageFacts, LabelFacts, class_of, image_facts, label_facts
+from crispseg.data.doctor.findings import Finding, SplitFacts, about_classes, about_files, about_values, pixels_of
+from crispseg.data.layouts import Layout, choose_layout, guess_layout
+from crispseg.data.samples import without_partner
+from crispseg.errors import DataError
+
+Track = Callable[[Iterable[Any], int], Iterable[Any]]
+Task = tuple[str, str, str, Path, ClassSet | None, tuple[int, ...] | None]
+Facts = ImageFacts | LabelFacts
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Findings, errors first, and what was counted: ``table`` has one row a class."""
+
+    root: Path
+    layout: str
+    classes: ClassSet | None
+    images: dict[str, int]
+    findings: list[Finding]
+    table: list[dict[str, Any]]
+
+    @property
+    def healthy(self) -> bool:
+        """No finding is an error."""
+        return all(finding.severity != "error" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain dicts and lists."""
+        return {
+            "root": str(self.root),
+            "layout": self.layout,
+            "healthy": self.healthy,
+            "images": self.images,
+            "classes": self.table,
+            "findings": [asdict(finding) | {"files": list(finding.files)} for finding in self.findings],
+        }
+
+
+def examine(
+    root: str | Path, layout: str | None = None, *, workers: int = 0, track: Track = lambda items, total: items
+) -> Diagnosis:
+    """Read every file of a data set and say what is wrong with it.
+
+    layout: as for ``find_samples``; None: what the folders look like. workers: processes to read with, 0 for this one.
+    track: wraps (items, number of items) while files are read, for a progress bar. Raises ``DataError`` if ``root`` is
+    no folder; all else that is wrong is a finding.
+    """
+    root = Path(root)
+    name = layout or guess_layout(root)
+    chosen = choose_layout(root, name)
+    findings: list[Finding] = []
+    classes: ClassSet | None = None
+    try:
+        classes = chosen.classes(root)
+    except DataError as error:
+        findings.append(Finding("error", "no_classes", str(error)))
+    splits = _read(chosen, root, classes, workers, track)
+    if not splits:
+        findings.append(Finding("error", "no_split", f"{root}: no split found; expected images/train, labels/train, …"))
+    for split in splits:
+        findings += about_files(split)
+        if classes:
+            findings += about_values(split, classes)
+    if classes is None:
+        values = sorted({value for split in splits for label in split.sound_labels() for value in label.pixels})
+        findings.append(Finding("warning", "values", f"the labels hold these values: {_ranges(values)}"))
+    else:
+        findings += about_classes(splits, classes)
+    findings += duplicates(splits)
+    findings.sort(key=lambda finding: finding.severity)  # errors first; sorting keeps the order otherwise
+    images = {split.name: len(split.images) for split in splits}
+    return Diagnosis(root, name, classes, images, findings, _table(splits, classes) if classes else [])
+
+
+def _read(layout: Layout, root: Path, classes: ClassSet | None, workers: int, track: Track) -> list[SplitFacts]:
+    splits: dict[str, SplitFacts] = {}
+    tasks: list[Task] = []
+    for name in layout.splits(root):
+        try:
+            found = layout.files(root, name)
+        except DataError as error:
+            splits[name] = SplitFacts(name, problem=str(error))
+            continue
+        empty = f"{root}: split {name!r} is empty" if not found.images and not found.labels else None
+        splits[name] = SplitFacts(name, {}, {}, tuple(without_partner(found)), found.mapping, empty)
+        tasks += [(name, "image", key, path, None, None) for key, path in sorted(found.images.items())]
+        tasks += [(name, "label", key, path, classes, found.mapping) for key, path in sorted(found.labels.items())]
+    with ExitStack() as stack:
+        results: Iterable[Facts] = map(_look, tasks)
+        if workers:
+            context = multiprocessing.get_context("spawn")
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
+            results = pool.map(_look, tasks, chunksize=16)
+        for (name, _, key, *_), facts in zip(tasks, track(results, len(tasks)), strict=True):
+            if isinstance(facts, ImageFacts):
+                splits[name].images[key] = facts
+            else:
+                splits[name].labels[key] = facts
+    return list(splits.values())
+
+
+def _look(task: Task) -> Facts:
+    _, kind, _, path, classes, mapping = task
+    return image_facts(path) if kind == "image" else label_facts(path, classes, mapping)
+
+
+def _table(splits: list[SplitFacts], classes: ClassSet) -> list[dict[str, Any]]:
+    """One row a class: its share of the valid pixels in each split, of the images, and how much of it is border."""
+    pixels = {split.name: pixels_of(split, classes) for split in splits}
+    totals = {name: sum(counts.values()) for name, counts in pixels.items()}
+    images, border = [0] * len(classes), [0] * len(classes)
+    for split in splits:
+        meaning = class_of(classes, split.mapping)
+        for label in split.sound_labels():
+            for index in {meaning[v] for v in label.pixels if v in meaning} - {classes.ignore_index}:
+                images[index] += 1
+            for value, count in label.border.items():
+                if meaning.get(value, classes.ignore_index) != classes.ignore_index:
+                    border[meaning[value]] += count
+    count = sum(len(split.sound_labels()) for split in splits)
+    return [
+        {
+            "index": index,
+            "name": name,
+            "pixels": {
+                split: found[index] / totals[split] if totals[split] else 0.0 for split, found in pixels.items()
+            },
+            "images": images[index] / count if count else 0.0,
+            "border": border[index] / seen if (seen := sum(found[index] for found in pixels.values())) else 0.0,
+        }
+        for index, name in enumerate(classes.names)
+    ]
+
+
+def _ranges(values: list[int]) -> str:
+    """1, 2, 3, 255 as "1…3, 255"."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}…{run[-1]}" for run in runs) or "none"
