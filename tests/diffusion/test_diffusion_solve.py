@@ -16,6 +16,7 @@ from crispseg.diffusion import (
     charbonnier,
     constant,
     edge_scale,
+    fused,
     perona_malik,
     solve,
     strips,
@@ -37,9 +38,11 @@ def test_one_explicit_step_is_the_operator_with_w_the_identity_on_the_4_neighbou
     weight = torch.zeros(3, 3, 3, 3)
     for dy, dx in ((0, 1), (1, 0), (1, 2), (2, 1)):
         weight[:, :, dy, dx] = tau * torch.eye(3)
-    y = semantic_difference(u, v, weight, similarity=similarity, scale=0.3, contrast=contrast)
-    D = Semantic(similarity, 0.3, contrast)
-    assert torch.equal(u + y, solve(u, D, time=tau, step=tau, solver="explicit", guide=v))
+    y = semantic_difference(u, v, weight, similarity=similarity, scale=0.3, contrast=contrast, impl="reference")
+    step = solve(u, Semantic(similarity, 0.3, contrast), time=tau, step=tau, solver="explicit", guide=v)
+    assert torch.equal(u + y, step)
+    fastest = semantic_difference(u, v, weight, similarity=similarity, scale=0.3, contrast=contrast)
+    assert torch.allclose(u + fastest, step, rtol=0, atol=4 * torch.finfo(u.dtype).eps)
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.2])
@@ -171,6 +174,25 @@ def test_strips_change_nothing(D, solver, monkeypatch):
     monkeypatch.setattr(strips, "STRIP_ELEMENTS", 700)
     assert strips.pays(u)
     assert torch.equal(solve(u, D, time=4 * step, step=step, solver=solver, guide=guide), whole)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 17, 19), (1, 1, 1, 9), (1, 2, 9, 1), (1, 1, 1, 1), (1, 1, 2, 2)])
+@pytest.mark.parametrize(
+    "D",
+    [
+        perona_malik(0.2),
+        perona_malik(),
+        perona_malik(0.2, gradient="difference"),
+        perona_malik(0.2, form="rational"),
+        charbonnier(0.2),
+    ],
+    ids=repr,
+)
+def test_the_fused_step_is_the_step_that_records_gradients(D, shape):
+    u = random(*shape)
+    recorded = solve(u.clone().requires_grad_(), D, time=1.0, step=0.2, solver="explicit")
+    assert fused.fuses(D.prepared(u, None), u)
+    assert torch.allclose(solve(u, D, time=1.0, step=0.2, solver="explicit"), recorded.detach(), rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 2, 1, 9), (2, 1, 9, 1), (1, 1, 2, 2)])

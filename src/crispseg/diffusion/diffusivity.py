@@ -7,14 +7,13 @@ Not here: tensors (``tensors``) and time (``solve``).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from crispseg.diffusion.coupling import DOWN, RIGHT, Coupling, Operator, between, first, gershgorin_bound, second
 from crispseg.diffusion.gradient import edge_scale, gaussian_blur, squared_difference, squared_norm
-from crispseg.diffusion.strips import in_strips, pays
 from crispseg.errors import nearest
 from crispseg.similarity import NAMES, PER_CHANNEL, SIMILARITIES, Scale, SimilarityName
 
@@ -74,9 +73,12 @@ def constant(D: float = 1.0) -> Field:
 
 @dataclasses.dataclass(frozen=True)
 class GradientDiffusivity:
-    """D = g(‖∇u‖² / λ²), one for all channels, g ≤ 1: see :func:`perona_malik` and :func:`charbonnier`."""
+    """D = g(‖∇u‖² / λ²), one for all channels, g ≤ 1: see :func:`perona_malik` and :func:`charbonnier`.
 
-    g: Callable[[Tensor, float | Tensor], Tensor]
+    ``g`` takes ‖∇u‖², λ² and, on request, where to write.
+    """
+
+    g: Callable[..., Tensor]
     scale: float | Tensor | None = None
     sigma: float = 0.0
     gradient: Literal["norm", "difference"] = "norm"
@@ -98,24 +100,6 @@ class GradientDiffusivity:
         scale = edge_scale(smooth) if self.scale is None else self.scale
         squared = squared_norm if self.gradient == "norm" else squared_difference
         return Coupling(OFFSETS, [self.g(squared(smooth, e), scale**2) for e in OFFSETS], 1 / 4)
-
-    def fused(self, u: Tensor) -> Operator:
-        """L for one use on this very u: where strips pay, its weights are built and spent strip by strip."""
-        if self.sigma or not pays(u, [self.scale] if isinstance(self.scale, Tensor) else []):
-            return self.operator(u, None)
-        return _Fused(self, 1 / 4)
-
-
-class _Fused(NamedTuple):
-    D: GradientDiffusivity
-    bound: float
-
-    def __call__(self, u: Tensor) -> Tensor:
-        def part(top: int, bottom: int) -> Tensor:
-            rows = u[..., top:bottom, :]
-            return self.D.operator(rows, None).whole(rows)
-
-        return in_strips(u, 2, part)
 
 
 def perona_malik(
@@ -159,7 +143,7 @@ def perona_malik(
     >>> perona_malik(0.1).operator(u, None)(u).shape
     torch.Size([1, 3, 8, 8])
     """
-    forms: dict[str, Callable[[Tensor, float | Tensor], Tensor]] = {"exponential": _exponential, "rational": _rational}
+    forms: dict[str, Callable[..., Tensor]] = {"exponential": _exponential, "rational": _rational}
     if form not in forms:
         raise ValueError(f"no form {form!r}{nearest(form, forms)}")
     return GradientDiffusivity(forms[form], scale, sigma, gradient)
@@ -229,13 +213,13 @@ class Semantic:
         return Coupling(OFFSETS, [1 - w for w in weights] if self.contrast else weights, 1 / 4)
 
 
-def _exponential(squared: Tensor, scale: float | Tensor) -> Tensor:
-    return torch.exp(squared / -scale)
+def _exponential(squared: Tensor, scale: float | Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.div(squared, -scale, out=out).exp_()
 
 
-def _rational(squared: Tensor, scale: float | Tensor) -> Tensor:
-    return 1 / (1 + squared / scale)
+def _rational(squared: Tensor, scale: float | Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.div(squared, scale, out=out).add_(1).reciprocal_()
 
 
-def _charbonnier(squared: Tensor, scale: float | Tensor) -> Tensor:
-    return torch.rsqrt(1 + squared / scale)
+def _charbonnier(squared: Tensor, scale: float | Tensor, out: Tensor | None = None) -> Tensor:
+    return torch.div(squared, scale, out=out).add_(1).rsqrt_()

@@ -24,7 +24,7 @@ def squared_norm(u: Tensor, offset: Offset) -> Tensor:
     """
     along = second(u, offset) - first(u, offset)
     across = between(_central(u, DOWN if offset == RIGHT else RIGHT), offset)
-    return _channel_sum(along.square() + across.square())
+    return _channel_sum(along.square().add_(across.square()))
 
 
 def squared_difference(u: Tensor, offset: Offset) -> Tensor:

@@ -13,12 +13,12 @@ from torch import Tensor
 from crispseg.diffusion.coupling import Operator
 from crispseg.diffusion.diffusivity import (
     Diffusivity,
-    GradientDiffusivity,
     Semantic,
     charbonnier,
     constant,
     perona_malik,
 )
+from crispseg.diffusion.fused import Fused, Workspace, fuses
 from crispseg.diffusion.progress import progress
 from crispseg.diffusion.schemes import aos_step, explicit_step, fed_cycle
 from crispseg.diffusion.tensors import CoherenceEnhancing, EdgeEnhancing
@@ -159,7 +159,8 @@ def solve(
     _check(u, guide, time, step, solver)
     scheme, explicit = SOLVERS["fed" if solver == "auto" else solver], solver == "explicit"
     D = D.prepared(u, guide)
-    L = _operator(D, u, guide, explicit)
+    workspace: Workspace = {}
+    L = _operator(D, u, guide, explicit, workspace)
     stages, now, iteration = [Stage(0.0, u)], 0.0, 0
     with progress(time) as advance:
         while now < time:
@@ -176,7 +177,7 @@ def solve(
             if _stopped(stop, before, u, now, taken):
                 break
             if not D.linear and now < time:
-                L = _operator(D, u, guide, explicit)
+                L = _operator(D, u, guide, explicit, workspace)
     return stages if history else u
 
 
@@ -190,8 +191,9 @@ def _named(diffusivity: Diffusivity | str) -> Diffusivity:
     return diffusivity
 
 
-def _operator(D: Diffusivity, u: Tensor, guide: Tensor | None, once: bool) -> Operator:
-    return D.fused(u) if once and isinstance(D, GradientDiffusivity) else D.operator(u, guide)
+def _operator(D: Diffusivity, u: Tensor, guide: Tensor | None, once: bool, workspace: Workspace) -> Operator:
+    """L for the present u; ``once``: it is applied to this u alone, so that its weights need not be kept."""
+    return Fused(D, workspace) if once and fuses(D, u) else D.operator(u, guide)
 
 
 def _check(u: Tensor, guide: Tensor | None, time: float, step: float | None, solver: str) -> None:
