@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from crispseg import config as configs
 from crispseg._version import __version__
 from crispseg.cli._tables import comparison_table
 from crispseg.cli.evaluate import add_classes, add_prediction, add_settings, prediction_of, progress, settings_of
@@ -27,6 +28,7 @@ from crispseg.evaluation import (
     compare,
     contender_maps,
     costs,
+    data_config,
     mask_maps,
     mask_pairs,
     predict_masks,
@@ -48,9 +50,9 @@ def add_arguments(parser: Any) -> None:
     )
     parser.add_argument("--label", type=Path, metavar="DIR", help="folder of true masks, for folders of masks")
     parser.add_argument("--label2", type=Path, metavar="DIR", help="a second annotator's masks: the human level")
-    parser.add_argument("--data.root", type=Path, metavar="ROOT", help="data set, for runs and configs")
-    parser.add_argument("--data.layout", default="folder", metavar="NAME", help="its layout")
-    parser.add_argument("--split", default="val", metavar="NAME", help="split of the data set to compare on")
+    parser.add_argument("--data.root", type=Path, metavar="ROOT", help="data set (default: the first run's own)")
+    parser.add_argument("--data.layout", metavar="NAME", help="its layout (default: the first run's own, or folder)")
+    parser.add_argument("--split", metavar="NAME", help="split (default: the first run's validation split, or val)")
     parser.add_argument("--label-size", type=int, nargs=2, metavar=("H", "W"), help="protocol's size (default: own)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a config is trained once for each")
     parser.add_argument("--group", metavar="REGEX", help="images whose names agree here are resampled together")
@@ -66,7 +68,7 @@ def run(arguments: Any) -> int:
     contenders = [read_contender(word) for word in arguments.contenders]
     _check(contenders, arguments)
     settings, options = settings_of(arguments), prediction_of(arguments)
-    cases, classes = _cases(arguments)
+    cases, classes = _cases(contenders, arguments)
     root = None if arguments.data.root is None else str(arguments.data.root)
     trained = [
         train_contender(c, arguments.seeds, root, arguments.out / "runs") if c.kind == "config" else c
@@ -99,7 +101,7 @@ def _check(contenders: Sequence[Contender], arguments: Any) -> None:
         raise UsageError("compare with what? give two contenders or more, the baseline first")
     if len(set(names)) < len(names):
         raise UsageError(f"two contenders are called {next(n for n in names if names.count(n) > 1)!r}; use NAME=PATH")
-    if (arguments.label is None) == (arguments.data.root is None):
+    if arguments.label is not None and arguments.data.root is not None:
         raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
     if arguments.label is not None and any(c.kind != "masks" for c in contenders):
         raise UsageError("runs and configs need pictures: give --data.root ROOT and --split, not --label")
@@ -109,10 +111,17 @@ def _check(contenders: Sequence[Contender], arguments: Any) -> None:
         raise UsageError(f"--samples must be at least 100, found {arguments.samples}")
 
 
-def _cases(arguments: Any) -> tuple[list[Case], ClassSet]:
+def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case], ClassSet]:
     size = _pair(arguments.label_size)
     if arguments.label is None:
-        samples, classes = find_samples(arguments.data.root, arguments.split, arguments.data.layout)
+        own = next((configs.read(data_config(c)).data for c in contenders if c.kind != "masks"), None)
+        if own is None and arguments.data.root is None:
+            raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
+        samples, classes = find_samples(
+            arguments.data.root or own.root,  # type: ignore[union-attr]
+            arguments.split or (own.val_split if own else "val"),
+            arguments.data.layout or (own.layout if own else "folder"),
+        )
         return [Case(s.name, s.label, s.image, s.mapping, size) for s in samples if s.label is not None], classes
     classes = classes_of(
         arguments.label,

@@ -83,6 +83,12 @@ def read_contender(word: str) -> Contender:
     return Contender(name if given else paths[0].stem if kind == "config" else paths[0].name, kind, inside)
 
 
+def data_config(contender: Contender) -> Path:
+    """Return the config file that says which data a run or a config belongs to."""
+    path = contender.paths[0]
+    return path if contender.kind == "config" else path / "config.yaml"
+
+
 def train_contender(contender: Contender, seeds: Sequence[int], root: str | None, out: Path) -> Contender:
     """Train a config once for each seed below ``out``, and return the run folders as a contender.
 
