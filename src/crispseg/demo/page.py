@@ -35,7 +35,7 @@ RANKS = (
 COLUMNS = ("image", "truth", "without SDN", "with SDN", "errors without", "errors with")
 WORDS = {
     "plain convolution": "answers to flat regions too: it averages, and a border is only where the average changes.",
-    "Sobel": "answers to every step: furrows, bricks, leaves and shadows as loudly as the border of a class.",
+    "Sobel": "answers to every step: texture and shadows as loudly as the border of a class.",
     "central difference": "is silent where u is flat, and as blind to meaning as Sobel.",
     "SDC": "weighs each step by what the guide says of the two pixels; its contrast form leaves those between classes.",
 }

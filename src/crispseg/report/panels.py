@@ -4,13 +4,13 @@ Not here: colours of maps (``colours``), HTML (``page``).
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -97,5 +97,5 @@ def _resized(picture: Picture, width: int) -> Image.Image:
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib ships DejaVu Sans, so captions look the same on every machine
-    return ImageFont.truetype(font_manager.findfont(mpl.rcParamsDefault["font.sans-serif"][0]), size)
+    # the font that matplotlib ships, so that captions look the same on every machine
+    return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
