@@ -90,5 +90,5 @@ def _panel(u: Tensor) -> Image.Image:
     picture = Image.fromarray(array)
     if picture.width > PANEL_WIDTH:
         return picture.resize((PANEL_WIDTH, round(picture.height * PANEL_WIDTH / picture.width)), Image.Resampling.BOX)
-    factor = max(1, PANEL_WIDTH // 2 // picture.width)
+    factor = -(-PANEL_WIDTH // 2 // picture.width)  # rounded up: a panel is never narrower than its caption
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

@@ -172,7 +172,8 @@ def solve(
             before, u = u, scheme(u, L, taken)
             iteration, now = iteration + 1, time if steps_left == 1 else now + taken
             _check_finite(u, iteration, now)
-            stages = [*stages, Stage(now, u)] if history else [Stage(now, u)]
+            if history:
+                stages.append(Stage(now, u))
             advance(now)
             if _stopped(stop, before, u, now, taken):
                 break
