@@ -1,4 +1,5 @@
-"""The metrics beside what people use: ``python -m benchmarks.metrics`` writes ``results/metrics.json``.
+"""The metrics beside what people use: ``python -m benchmarks.metrics`` writes ``results/metrics.json``,
+and the table in ``docs/metrics.md`` from it.
 
 The rivals need ``pip install opencv-python-headless monai scipy``. All of them get uint8 label maps in memory and give
 per-class numbers for the whole map:
@@ -11,7 +12,9 @@ per-class numbers for the whole map:
 What is equal by definition is compared before anything is timed.
 """
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -23,11 +26,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from benchmarks.measure import interleaved, medians, save
+from crispseg.files import write_text
 from crispseg.metrics import BoundaryFScore, BoundaryIoU, MeanIoU, TrimapIoU
 from crispseg.metrics.regions import band_width, contour
 
 SIZES = {"1024×2048, 19 classes": (1024, 2048, 19), "360×480, 11 classes": (360, 480, 11)}
 TOLERANCES = (1, 3, 5)
+DOCS = Path(__file__).parents[1] / "docs" / "metrics.md"
 
 
 def maps(height: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -108,7 +113,24 @@ def main() -> None:
         times = medians(interleaved({k: v for k, v in calls.items() if k not in slow}, seconds=8))
         times |= medians(interleaved({k: calls[k] for k in slow}, seconds=5, least=1))
         rows += [{"maps": title, "width": d, "what": name, "ms": 1000 * seconds} for name, seconds in times.items()]
-    print(save("metrics", rows))
+    path = save("metrics", rows)
+    write_table(path)
+    print(path)
+
+
+def write_table(path: Path) -> None:
+    """Write the results at ``path`` between the marks in docs/metrics.md."""
+    content = json.loads(path.read_text())
+    stamp, rows = content["stamp"], content["rows"]
+    names = list(dict.fromkeys(row["what"] for row in rows))
+    ms = {(row["what"], row["maps"]): row["ms"] for row in rows}
+    lines = [f"| ms a map pair | {' | '.join(SIZES)} |", "|---|" + "---:|" * len(SIZES)]
+    lines += [f"| {name} | " + " | ".join(f"{ms[name, size]:.1f}" for size in SIZES) + " |" for name in names]
+    where = f"{stamp['processor']}, {stamp['threads']} threads, torch {stamp['torch']}, commit {stamp['commit']}"
+    lines += ["", f"Median of interleaved calls on uint8 maps; {where}, {stamp['date'][:10]}."]
+    text = DOCS.read_text()
+    start, end = text.index("-->", text.index("<!-- benchmark")) + 3, text.index("<!-- /benchmark")
+    write_text(DOCS, text[:start] + "\n" + "\n".join(lines) + "\n" + text[end:])
 
 
 def _update(metric: Any, pred: Tensor, truth: Tensor) -> Callable[[], None]:

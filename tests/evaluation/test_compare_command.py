@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     for i in range(IMAGES):
         name = f"{'ab'[i % 2]}_{i:02}.png"
         save(root / "label" / name, truth(i))
-        save(root / "poor" / name, np.roll(truth(i), 3, 1))
+        save(root / "poor" / name, np.roll(truth(i), 5, 1))
         save(root / "good" / name, np.roll(truth(i), 1, 1))
         save(root / "good-again" / name, np.roll(truth(i), -1, 1))
         save(root / "even" / name, np.roll(truth(i), 1 + i // 2 % 2, 1))

@@ -1,0 +1,85 @@
+"""Trained runs through ``evaluate`` and ``compare``: the same numbers both ways, a config trained once for each seed."""
+
+import json
+
+import pytest
+
+from crispseg import config as configs
+from crispseg.cli import main
+from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
+from crispseg.training import train
+
+
+def small(scenes, neck):
+    return Config(
+        data=DataConfig(root=str(scenes), crop=(32, 32), workers=0),
+        model=ModelConfig(pretrained=False, decoder_channels=16, neck=neck),
+        training=TrainingConfig(batch_size=6, epochs=1, accelerator="cpu"),
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(scenes, tmp_path_factory):
+    """A run, and a config that ``compare`` trains with two seeds, on the test split of generated scenes."""
+    root = tmp_path_factory.mktemp("compared")
+    train(small(scenes, "none"), root / "none", resume=False)
+    configs.write(small(scenes, "sdn"), root / "sdn.yaml")
+    words = ["compare", str(root / "none"), str(root / "sdn.yaml"), "--seeds", "0", "1", "--out", str(root / "out")]
+    assert main([*words, "--split", "test", "--samples", "100", "--device", "cpu"]) == 0
+    return root
+
+
+def test_compare_and_evaluate_measure_the_same(compared, scenes):
+    result = json.loads((compared / "out" / "compare.json").read_text())
+    out = compared / "evaluated.json"
+    for path, who, training in ((compared / "none", "none", 0), (compared / "out" / "runs" / "sdn-seed1", "sdn", 1)):
+        assert main(["evaluate", "--run", str(path), "--split", "test", "--out", str(out), "--device", "cpu"]) == 0
+        found = json.loads(out.read_text())
+        metrics = result["contenders"][who]["metrics"]
+        assert metrics["miou"]["trainings"][training] == found["miou"]
+        assert metrics["boundary_f_3"]["trainings"][training] == found["boundary_f"]["3"]
+        assert found["source"]["split"] == "test"
+        assert found["images"] == 4
+
+
+def test_a_config_is_trained_once_for_each_seed(compared):
+    result = json.loads((compared / "out" / "compare.json").read_text())
+    assert result["contenders"]["sdn"]["trainings"] == 2
+    seeds = [configs.read(compared / "out" / "runs" / f"sdn-seed{seed}" / "config.yaml").seed for seed in (0, 1)]
+    assert seeds == [0, 1]
+
+
+def test_costs_stand_beside(compared):
+    costs = json.loads((compared / "out" / "compare.json").read_text())["costs"]
+    assert "64×48" in costs["at"]
+    assert costs["of"]["sdn"]["parameters"] > costs["of"]["none"]["parameters"]
+    assert costs["of"]["sdn"]["flops"] > costs["of"]["none"]["flops"] > 0
+    assert costs["of"]["none"]["latency_ms"] > 0
+
+
+def test_a_finished_run_is_not_trained_again(compared, capsys):
+    model = compared / "out" / "runs" / "sdn-seed0" / "model.safetensors"
+    before = model.stat().st_mtime_ns
+    words = [
+        "compare",
+        str(compared / "none"),
+        str(compared / "sdn.yaml"),
+        "--seeds",
+        "0",
+        "--out",
+        str(compared / "out"),
+    ]
+    assert main([*words, "--samples", "100", "--device", "cpu"]) == 0
+    assert model.stat().st_mtime_ns == before
+
+
+def test_folders_of_runs_are_trainings_of_one_method(compared, tmp_path):
+    words = ["compare", str(compared / "none"), f"sdn={compared / 'out' / 'runs'}", "--out", str(tmp_path)]
+    assert main([*words, "--samples", "100", "--device", "cpu"]) == 0
+    assert json.loads((tmp_path / "compare.json").read_text())["contenders"]["sdn"]["trainings"] == 2
+
+
+def test_runs_need_pictures(compared, scenes, tmp_path, capsys):
+    words = ["compare", str(compared / "none"), str(compared / "sdn.yaml"), "--label", str(scenes / "labels" / "val")]
+    assert main([*words, "--out", str(tmp_path)]) == 2
+    assert "give --data.root" in capsys.readouterr().err
