@@ -2,6 +2,7 @@
 
 import io
 import math
+import subprocess
 import sys
 
 import pytest
@@ -250,6 +251,12 @@ def test_a_flat_image_has_a_positive_edge_scale():
 def test_mistakes_are_named(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_importing_diffusion_loads_neither_rich_nor_matplotlib():
+    code = "import sys, crispseg.diffusion.solve; sys.exit(str({'rich', 'matplotlib'} & set(sys.modules) or ''))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == ""
 
 
 class Terminal(io.StringIO):
