@@ -79,7 +79,7 @@ def test_a_home_that_cannot_be_written_builds_for_the_process(tmp_path, monkeypa
 
 
 def test_native_refuses_what_it_does_not_serve():
-    with pytest.raises(ValueError, match=r"charbonnier, float32, on the CPU; found charbonnier, torch.float64"):
+    with pytest.raises(ValueError, match="float32, on the CPU; found .* torch.float64"):
         semantic_difference(*tensors(torch.float64), impl="native")
     with pytest.raises(ValueError, match="found gaussian"):
         semantic_difference(*tensors(), similarity="gaussian", impl="native")

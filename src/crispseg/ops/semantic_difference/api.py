@@ -11,6 +11,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
     "tiled": "tiles and one matrix product for all taps; ATen alone, any device",
     "native": "tiled, its elementwise stage compiled with the machine's C compiler; charbonnier, float32, CPU",
+    "triton": "fused kernels; charbonnier and one, groups=1; CUDA, or a CPU in triton's interpreter",
 }
 
 
@@ -52,10 +53,11 @@ def semantic_difference(
     groups
         As in a convolution; ``groups=C`` is depthwise.
     impl
-        ``"auto"``, ``"reference"``, ``"tiled"`` or ``"native"``. All give the same answer. ``auto`` takes ``reference``
-        while a model is exported or traced, so that the graph holds plain operators; else ``native`` where it serves
-        (charbonnier, float32, CPU) and a C compiler is found, and ``tiled`` otherwise. Under autocast u, v and W are
-        cast as for a convolution; all but ``reference`` take differences in float32 at least.
+        ``"auto"``, ``"reference"``, ``"tiled"``, ``"native"`` or ``"triton"``. All give the same answer. ``auto`` takes
+        ``reference`` while a model is exported or traced, so that the graph holds plain operators; else, where they
+        serve, ``triton`` on CUDA (charbonnier and one, groups = 1) and ``native`` on a CPU with a C compiler
+        (charbonnier, float32); ``tiled`` otherwise. Under autocast u, v and W are cast as for a convolution; all but
+        ``reference`` take differences in float32 at least.
 
     Returns
     -------

@@ -1,19 +1,20 @@
-"""The fast implementation as an operator of torch, ``crispseg::semantic_difference``, with its derivative.
+"""The fast implementations as one operator of torch, ``crispseg::semantic_difference``, with its derivative.
 
-Registered because its loop over tiles cannot be traced: ``torch.compile`` sees one node, of any
+Registered because a loop over tiles cannot be traced: ``torch.compile`` sees one node, of any
 shape, and compiles nothing again when the shape changes. Only u, v, W and λ are kept for backward. A derivative of the
 derivative is taken from the reference, which autograd can differentiate as often as one likes.
 
-Not here: what is computed (``tiled``), and the choice of the implementation (``api``).
+Not here: what is computed (``tiled``, ``fused``), and the checks of the arguments (``api``).
 """
 
+import importlib.util
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crispseg.ops.semantic_difference import native, reference, tiled
+from crispseg.ops.semantic_difference import fused, native, reference, tiled
 from crispseg.ops.semantic_difference.form import Form
 
 
@@ -30,7 +31,8 @@ def semantic_difference(
     impl: str,
 ) -> Tensor:
     """Return y; arguments as checked by ``api``, ``scale`` None for 1."""
-    return tiled.forward(u, v, weight, scale, _form(u, v, weight, similarity, contrast, dilation, groups, impl))
+    module, form = _implementation(u, v, weight, similarity, contrast, dilation, groups, impl)
+    return module.forward(u, v, weight, scale, form)
 
 
 @torch.library.custom_op("crispseg::semantic_difference_backward", mutates_args=())
@@ -47,8 +49,8 @@ def semantic_difference_backward(
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ∂u, ∂v, ∂W and ∂λ (of no elements where there is no λ)."""
-    form = _form(u, v, weight, similarity, contrast, dilation, groups, impl)
-    du, dv, dweight, dscale = tiled.backward(g, u, v, weight, scale, form)
+    module, form = _implementation(u, v, weight, similarity, contrast, dilation, groups, impl)
+    du, dv, dweight, dscale = module.backward(g, u, v, weight, scale, form)
     return du, dv, dweight, u.new_empty(0) if dscale is None else dscale
 
 
@@ -113,15 +115,20 @@ def _is_eager(x: Tensor) -> bool:
     return type(x) is Tensor and not torch.compiler.is_compiling()
 
 
-def _form(
+def _implementation(
     u: Tensor, v: Tensor, weight: Tensor, similarity: Any, contrast: bool, dilation: int, groups: int, impl: str
-) -> Form:
-    """``impl``: "tiled", "native", or "auto" for native where it serves and a compiler was found."""
+) -> tuple[Any, Form]:
+    """The module that does the work, and the form it is given. Raises ValueError if ``impl`` has not got that form."""
     form = Form(
         similarity=similarity, contrast=contrast, kernel_size=weight.shape[-1], dilation=dilation, groups=groups
     )
-    serves = impl != "tiled" and native.serves(u, v, form)
-    if impl == "native" and not serves:
-        found = f"{similarity}, {u.dtype} and {v.dtype} on {u.device}"
-        raise ValueError(f"impl 'native' is for charbonnier, float32, on the CPU; found {found}")
-    return replace(form, native=serves and (impl == "native" or native.library() is not None))
+    if impl == "auto":
+        if u.is_cuda and fused.serves(u, form) and importlib.util.find_spec("triton"):
+            return fused, form
+        return tiled, replace(form, native=native.serves(u, v, form) and native.library() is not None)
+    found = f"found {similarity}, groups={groups}, {u.dtype} and {v.dtype} on {u.device}"
+    if impl == "triton" and not fused.serves(u, form):
+        raise ValueError(f"impl 'triton' is for charbonnier and one, groups=1, 32 bits or less; {found}")
+    if impl == "native" and not native.serves(u, v, form):
+        raise ValueError(f"impl 'native' is for charbonnier, float32, on the CPU; {found}")
+    return (fused, form) if impl == "triton" else (tiled, replace(form, native=impl == "native"))
