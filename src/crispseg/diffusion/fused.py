@@ -4,21 +4,23 @@ The same scheme as :class:`GradientDiffusivity` with :class:`Coupling`, which ar
 them. Every temporary is written into a buffer that the run keeps, because new memory costs more than arithmetic.
 """
 
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
 
 from crispseg.diffusion.coupling import DOWN, RIGHT, first, second
 from crispseg.diffusion.diffusivity import Diffusivity, GradientDiffusivity
-from crispseg.diffusion.strips import in_strips, pays
+from crispseg.diffusion.strips import in_strips
 from crispseg.stencil import Offset
 
-Workspace = dict[tuple[str, tuple[int, ...]], Tensor]
+Workspace = dict[str, Tensor]
 REACH = 2
 
 
-def fuses(D: Diffusivity, u: Tensor) -> bool:
+def fuses(D: Diffusivity, u: Tensor) -> TypeGuard[GradientDiffusivity]:
     """Whether :class:`Fused` can stand for D here."""
     if not isinstance(D, GradientDiffusivity) or D.sigma or D.scale is None or u.device.type != "cpu":
         return False
@@ -27,46 +29,55 @@ def fuses(D: Diffusivity, u: Tensor) -> bool:
 
 
 class Fused(NamedTuple):
-    """L u with D taken from u itself; the result is a buffer, good until the next call."""
+    """L with D taken from the u that it is applied to."""
 
-    D: Diffusivity
+    D: GradientDiffusivity
     buffers: Workspace
+    bound: float = 1 / 4
 
-    @property
-    def bound(self) -> float:
-        return 1 / 4
+    def __call__(self, u: Tensor) -> Tensor:
+        """Return L u."""
+        return self.stepped(u, 1.0) - u
 
     @torch.no_grad()
-    def __call__(self, u: Tensor) -> Tensor:
-        if not pays(u):
-            return self.rows(u)
-        out = self._buffer("whole", u, u.shape)
-        return in_strips(u, REACH, lambda top, bottom: self.rows(u[..., top:bottom, :]), out)
+    def stepped(self, u: Tensor, step: float) -> Tensor:
+        """Return u + τ L u."""
 
-    def rows(self, u: Tensor) -> Tensor:
-        """L u in one piece, summed in the order of :class:`Coupling`."""
-        batch, channels, height, width = u.shape
-        down = self._buffer("down", u, (batch, channels, height + 1, width))
-        right = self._buffer("right", u, (batch, channels, height, width + 1))
+        def part(top: int, bottom: int) -> Tensor:
+            rows = u[..., top:bottom, :]
+            change = self._change(rows)
+            return torch.add(rows, change, alpha=step, out=change)
+
+        return in_strips(u, REACH, part)
+
+    def _change(self, u: Tensor) -> Tensor:
+        """L u in one piece, summed in the order of :class:`Coupling`; a buffer, good until the next call."""
+        *outer, height, width = u.shape
+        down, right = (
+            self._buffer("down", u, (*outer, height + 1, width)),
+            self._buffer("right", u, (*outer, height, width + 1)),
+        )
+        for rim in (down[..., 0, :], down[..., -1, :], right[..., 0], right[..., -1]):
+            rim.zero_()
         for e, flow in ((DOWN, down[..., 1:-1, :]), (RIGHT, right[..., 1:-1])):
-            step = torch.sub(second(u, e), first(u, e), out=self._buffer(f"step {e}", u, flow.shape))
-            torch.mul(step, self._weight(u, step, e), out=flow)
-        y = torch.add(down[..., :-1, :], right[..., :-1], out=self._buffer("result", u, u.shape))
+            difference = torch.sub(second(u, e), first(u, e), out=self._buffer("difference", u, flow.shape))
+            torch.mul(difference, self._weight(u, difference, e), out=flow)
+        y = torch.add(down[..., :-1, :], right[..., :-1], out=self._buffer("difference", u, u.shape))
         torch.sub(right[..., 1:], y, out=y)
         return y.add_(down[..., 1:, :])
 
-    def _weight(self, u: Tensor, step: Tensor, e: Offset) -> Tensor:
+    def _weight(self, u: Tensor, difference: Tensor, e: Offset) -> Tensor:
         """g(‖∇u‖² / λ²) at the half-points of ``e``."""
-        assert isinstance(self.D, GradientDiffusivity) and self.D.scale is not None
-        squared = torch.mul(step, step, out=self._buffer(f"squared {e}", u, step.shape))
+        squared = torch.mul(difference, difference, out=self._buffer("squared", u, difference.shape))
         if self.D.gradient == "norm":
             central = self._doubled_central(u, RIGHT if e == DOWN else DOWN)
-            across = self._buffer(f"across {e}", u, step.shape)
+            across = self._buffer("across", u, difference.shape)
             torch.add(first(central, e), second(central, e), out=across).mul_(1 / 4)
             squared.addcmul_(across, across)
         if u.shape[1] > 1:
             shape = (squared.shape[0], 1, *squared.shape[2:])
-            squared = torch.sum(squared, 1, keepdim=True, out=self._buffer(f"summed {e}", u, shape))
+            squared = torch.sum(squared, 1, keepdim=True, out=self._buffer("summed", u, shape))
+        assert self.D.scale is not None
         return self.D.g(squared, self.D.scale**2, out=squared)
 
     def _doubled_central(self, u: Tensor, e: Offset) -> Tensor:
@@ -81,9 +92,9 @@ class Fused(NamedTuple):
             torch.sub(u.narrow(dim, 2, last - 1), u.narrow(dim, 0, last - 1), out=inner)
         return out
 
-    def _buffer(self, name: str, u: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The buffer of that name and shape; new ones are zero, and the rims of the flows are never written again."""
-        key = name, tuple(shape)
-        if key not in self.buffers:
-            self.buffers[key] = u.new_zeros(shape)
-        return self.buffers[key]
+    def _buffer(self, name: str, u: Tensor, shape: Sequence[int]) -> Tensor:
+        """Scratch memory of that name, cut to ``shape``; what it held is lost."""
+        size = math.prod(shape)
+        if name not in self.buffers or self.buffers[name].numel() < size:
+            self.buffers[name] = u.new_empty(size)
+        return self.buffers[name][:size].view(shape)

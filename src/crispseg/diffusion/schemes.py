@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from crispseg.diffusion.coupling import DOWN, RIGHT, Coupling, Operator
+from crispseg.diffusion.fused import Fused
 from crispseg.diffusion.tridiagonal import solve_chain
 
 
 def explicit_step(u: Tensor, L: Operator, step: float) -> Tensor:
     """u + τ L u, stable for τ ≤ ``L.bound``."""
-    return torch.add(u, L(u), alpha=step)
+    return L.stepped(u, step) if isinstance(L, Fused) else torch.add(u, L(u), alpha=step)
 
 
 def aos_step(u: Tensor, L: Operator, step: float) -> Tensor:

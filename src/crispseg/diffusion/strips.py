@@ -19,14 +19,14 @@ def pays(u: Tensor, inputs: Iterable[Tensor | None] = ()) -> bool:
     return u.device.type == "cpu" and u.numel() > STRIP_ELEMENTS and not recorded
 
 
-def in_strips(u: Tensor, reach: int, part: Callable[[int, int], Tensor], out: Tensor | None = None) -> Tensor:
+def in_strips(u: Tensor, reach: int, part: Callable[[int, int], Tensor]) -> Tensor:
     """Put a map like u together from ``part(top, bottom)``, the result for rows top … bottom − 1 of u alone.
 
     Each strip is computed with ``reach`` rows more on either side, which are dropped, unless the map ends there.
     """
     height = u.shape[-2]
     rows = max(2 * reach, STRIP_ELEMENTS * height // u.numel(), 1)
-    y = torch.empty_like(u) if out is None else out
+    y = torch.empty_like(u)
     for start in range(0, height, rows):
         stop = min(height, start + rows)
         top, bottom = max(0, start - reach), min(height, stop + reach)
