@@ -77,27 +77,34 @@ def backward(
     W = _flat_weight(weight, form)
     dW: Tensor | None = None
     for tile in _tiles(u, form):
-        U, V = _load(u, tile, form), _load(v, tile, form)
-        _, factor = prepare(V.flatten(1), form.similarity, scale)
-        dU, dV = torch.zeros_like(U), torch.zeros_like(V)
-        g_tile = _map(g, tile)
-        dy = torch.empty(g_tile.shape, dtype=W.dtype, device=W.device).copy_(g_tile).view(form.groups, W.shape[1], -1)
-        D = product(W.mT, dy).view(U.shape[0], -1, *g_tile.shape[1:])  # ∂D; each visit then puts D in its place
-        if form.native:
-            native.differences_adjoint(U, V, D, dU, dV, form)
-        else:
-            for block in _blocks(U, form):
-                guide = block if form.per_channel else slice(None)
-                _differences_adjoint(U[block], V[guide], D[block], dU[block], dV[guide], form)
-        term = product(dy, D.view(form.groups, W.shape[2], -1).mT)
+        term, dfactor = _tile_adjoint(tile, g, u, v, W, scale, form, du, dv)
         dW = term.to(_wide(W.dtype)) if dW is None else dW.add_(term)
-        _, dfactor = prepare_adjoint(dV.flatten(1), V.flatten(1), form.similarity, factor)
         if dscale is not None and dfactor is not None:
             dscale += dfactor.sum_to_size(dscale.shape)
-        images, top, _ = tile
-        stencil.fold_band(dU, du[images].transpose(0, 1), top, form.radius)
-        stencil.fold_band(dV, dv[images].transpose(0, 1), top, form.radius)
     return du, dv, torch.zeros_like(weight) if dW is None else _unflat_weight(dW, weight, form), dscale
+
+
+def _tile_adjoint(
+    tile: Tile, g: Tensor, u: Tensor, v: Tensor, W: Tensor, scale: Tensor | None, form: Form, du: Tensor, dv: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Add what one tile gives to ``du`` and ``dv``; return what it gives to ∂W and ∂λ. A tile's blocks end with it."""
+    U, V = _load(u, tile, form), _load(v, tile, form)
+    _, factor = prepare(V.flatten(1), form.similarity, scale)
+    dU, dV = torch.zeros_like(U), torch.zeros_like(V)
+    g_tile = _map(g, tile)
+    dy = torch.empty(g_tile.shape, dtype=W.dtype, device=W.device).copy_(g_tile).view(form.groups, W.shape[1], -1)
+    D = product(W.mT, dy).view(U.shape[0], -1, *g_tile.shape[1:])  # ∂D; each visit then puts D in its place
+    if form.native:
+        native.differences_adjoint(U, V, D, dU, dV, form)
+    else:
+        for block in _blocks(U, form):
+            guide = block if form.per_channel else slice(None)
+            _differences_adjoint(U[block], V[guide], D[block], dU[block], dV[guide], form)
+    _, dfactor = prepare_adjoint(dV.flatten(1), V.flatten(1), form.similarity, factor)
+    images, top, _ = tile
+    stencil.fold_band(dU, du[images].transpose(0, 1), top, form.radius)
+    stencil.fold_band(dV, dv[images].transpose(0, 1), top, form.radius)
+    return product(dy, D.view(form.groups, W.shape[2], -1).mT), dfactor
 
 
 def _differences(U: Tensor, V: Tensor, D: Tensor, form: Form) -> None:

@@ -1,0 +1,115 @@
+"""Semantic difference against ``F.conv2d`` and its peers: time and peak memory, forward and forward + backward.
+
+    python -m benchmarks.operator                      # all shapes
+    python -m benchmarks.operator --shapes 1x256x128   # some shapes
+    python -m benchmarks.operator --only scaling       # how cost grows with C, H·W, k and B
+
+Results are merged into ``benchmarks/results/operator.json``, a row a shape and operator.
+"""
+
+import argparse
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import RESULTS, interleaved, medians, peak_memory, save, stamp
+from benchmarks.rivals import OPERATORS, Operator
+
+SHAPES = (
+    (2, 64, 128, 128),
+    (1, 256, 128, 128),
+    (2, 256, 64, 64),
+    (2, 512, 32, 32),
+    (2, 1024, 16, 16),
+    (1, 64, 270, 480),
+)
+SCALING = {
+    "C": [(1, C, 64, 64, 3) for C in (32, 64, 128, 256, 512)],
+    "H·W": [(1, 128, n, n, 3) for n in (16, 32, 64, 128, 256)],
+    "k": [(1, 128, 64, 64, k) for k in (3, 5, 7)],
+    "B": [(B, 128, 64, 64, 3) for B in (1, 2, 4, 8)],
+}
+SLOW = ("unfold", "pixel adaptive", "deformable", "reference")
+
+
+def inputs(B: int, C: int, H: int, W: int, k: int = 3) -> tuple[list[Tensor], Tensor]:
+    """u, v, W that need gradients, and the gradient of y."""
+    torch.manual_seed(0)
+    shapes = ((B, C, H, W), (B, C, H, W), (C, C, k, k))
+    return [torch.randn(shape).div_(C**0.5).requires_grad_() for shape in shapes], torch.randn(B, C, H, W)
+
+
+def forward(operator: Operator, tensors: list[Tensor]) -> Tensor:
+    """The result alone."""
+    with torch.no_grad():
+        return operator(*tensors)
+
+
+def both(operator: Operator, tensors: list[Tensor], g: Tensor) -> tuple[Tensor | None, ...]:
+    """The result and its gradients."""
+    return torch.autograd.grad(operator(*tensors), tensors, g, allow_unused=True)
+
+
+def measure(shape: tuple[int, ...], seconds: float, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row an operator: medians in milliseconds and ratios to ``F.conv2d``."""
+    tensors, g = inputs(*shape)
+    calls = {name: OPERATORS[name] for name in names}
+    fast = {name: call for name, call in calls.items() if name not in SLOW}
+    slow = {name: calls[name] for name in ("conv2d", *calls) if name in SLOW or name == "conv2d"}
+    times: dict[str, dict[str, float]] = {}
+    for group, share in ((fast, 0.6), (slow, 0.4)):  # the slow ones would leave the fast ones too few rounds
+        rivals = {(name, "f"): lambda call=call: forward(call, tensors) for name, call in group.items()}
+        rivals |= {(name, "fb"): lambda call=call: both(call, tensors, g) for name, call in group.items()}
+        found = medians(interleaved(rivals, seconds=seconds * share, least=3))
+        for (name, kind), value in found.items():
+            times.setdefault(name, {}).setdefault(f"{kind}_ms", 1e3 * value)
+            times[name].setdefault(f"{kind}_ratio", value / found["conv2d", kind])
+    commit = stamp()["commit"]
+    return [{"shape": list(shape), "operator": name, **row, "commit": commit} for name, row in times.items()]
+
+
+def add_memory(row: dict[str, Any]) -> None:
+    """Peak memory of a row, MiB above what goes in and comes out. It changes how memory is allocated: timings first."""
+    tensors, g = inputs(*row["shape"])
+    call = OPERATORS[row["operator"]]
+    y, grads = forward(call, tensors), both(call, tensors, g)
+    out, back = y.nbytes, sum(x.nbytes for x in grads if x is not None)
+    del y, grads
+    row["f_mib"] = (peak_memory(lambda: forward(call, tensors)) - out) / 2**20
+    row["fb_mib"] = (peak_memory(lambda: both(call, tensors, g)) - out - back) / 2**20
+
+
+def main() -> None:
+    """Measure, merge with what was measured before, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", help="BxCxH[xW], comma-separated; default all")
+    parser.add_argument("--only", choices=["operators", "scaling"], default="operators")
+    parser.add_argument("--seconds", type=float, default=8.0, help="timing budget a shape")
+    options = parser.parse_args()
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    if options.only == "scaling":
+        rows = [
+            {"axis": axis, **row}
+            for axis, shapes in SCALING.items()
+            for shape in shapes
+            for row in measure(shape, options.seconds, ("conv2d", "auto"))
+        ]
+        save("operator_scaling", rows)
+        return
+    wanted = SHAPES
+    if options.shapes:
+        numbers = [tuple(map(int, text.split("x"))) for text in options.shapes.split(",")]
+        wanted = tuple(n if len(n) == 4 else (*n, n[2]) for n in numbers)
+    rows = [row for shape in wanted for row in measure(shape, options.seconds, tuple(OPERATORS))]
+    for row in rows:
+        add_memory(row)
+        print({key: round(x, 2) if isinstance(x, float) else x for key, x in row.items()}, flush=True)
+    path = RESULTS / "operator.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    save("operator", [row for row in before if row["shape"] not in [list(shape) for shape in wanted]] + rows)
+
+
+if __name__ == "__main__":
+    main()
