@@ -62,7 +62,12 @@ def run(arguments: Any) -> int:
         frames = [draw_strip(stages)] if suffix == ".png" else [draw_strip([stage]) for stage in stages]
     else:
         shown = range(len(times)) if suffix == ".gif" else [-1]
-        frames = [draw_comparison({"the image": u} | {name: run[k].u for name, run in runs.items()}) for k in shown]
+        frames = [
+            draw_comparison(
+                {f"the image; the others at t = {times[k]:.4g}": u} | {name: r[k].u for name, r in runs.items()}
+            )
+            for k in shown
+        ]
     write_bytes(arguments.out, encode(frames, suffix))
     if arguments.kind == "all" and guide is None:
         print("no --guide: the semantic kind is left out")

@@ -63,9 +63,11 @@ def encode(frames: Sequence[Image.Image], suffix: str) -> bytes:
     if suffix == ".png":
         frames[-1].save(buffer, "PNG")
     else:
+        # A palette of its own for every frame, dithered: smooth shades show bands otherwise.
+        indexed = [f.quantize(palette=f.quantize(256), dither=Image.Dither.FLOYDSTEINBERG) for f in frames]
         durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_MILLISECONDS]
-        options: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": durations, "loop": 0}
-        frames[0].save(buffer, "GIF", **options)
+        options: dict[str, Any] = {"save_all": True, "append_images": indexed[1:], "duration": durations, "loop": 0}
+        indexed[0].save(buffer, "GIF", **options)
     return buffer.getvalue()
 
 
