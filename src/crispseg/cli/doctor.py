@@ -4,7 +4,6 @@ Exit code 0: nothing that breaks training (there may be warnings). 1: at least o
 its results untrue.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from crispseg.data.doctor import Diagnosis, examine
+from crispseg.errors import UsageError
 from crispseg.files import write_json
 
 
@@ -23,12 +23,14 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of the data set")
     parser.add_argument("--layout", help="folder, cityscapes, ade20k or voc (default: what it looks like)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it, with every file concerned")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes to read with; 0: this one")
+    parser.add_argument("--workers", type=int, help="processes to read with; 0: this one (default: as many as pay)")
 
 
 def run(arguments: Any) -> int:
     """Examine, print, and write the JSON."""
-    diagnosis = examine(arguments.root, arguments.layout, workers=max(0, arguments.workers), track=_progress)
+    if arguments.workers is not None and arguments.workers < 0:
+        raise UsageError(f"--workers: expected 0 or more, found {arguments.workers}")
+    diagnosis = examine(arguments.root, arguments.layout, workers=arguments.workers, track=_progress)
     if arguments.json:
         write_json(arguments.json, diagnosis.to_json())
     show(diagnosis, Console())
@@ -48,7 +50,9 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     errors = sum(finding.severity == "error" for finding in diagnosis.findings)
     warnings = len(diagnosis.findings) - errors
     console.print(
-        f"{errors} errors, {warnings} warnings", style="bold red" if errors else "bold green", highlight=False
+        f"{errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}",
+        style="bold red" if errors else "bold green",
+        highlight=False,
     )
 
 

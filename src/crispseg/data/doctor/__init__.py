@@ -5,6 +5,7 @@ command's work.
 """
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from crispseg.errors import DataError
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 Task = tuple[str, str, str, Path, ClassSet | None, tuple[int, ...] | None]
 Facts = ImageFacts | LabelFacts
+_MANY = 500  # files
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ class Diagnosis:
 
 
 def examine(
-    root: str | Path, layout: str | None = None, *, workers: int = 0, track: Track = lambda items, total: items
+    root: str | Path,
+    layout: str | None = None,
+    *,
+    workers: int | None = None,
+    track: Track = lambda items, total: items,
 ) -> Diagnosis:
     """Read every file of a data set and say what is wrong with it.
 
-    layout: as for ``find_samples``; None: what the folders look like. workers: processes to read with, 0 for this one.
+    layout: as for ``find_samples``; None: what the folders look like. workers: processes to read with, 0 for this one
+    alone; None: as many as there are cores, if there are files enough to be worth their start.
     track: wraps (items, number of items) while files are read, for a progress bar. Raises ``DataError`` if ``root`` is
     no folder; all else that is wrong is a finding.
     """
@@ -89,7 +96,7 @@ def examine(
     return Diagnosis(root, name, classes, images, findings, _table(splits, classes) if classes else [])
 
 
-def _read(layout: Layout, root: Path, classes: ClassSet | None, workers: int, track: Track) -> list[SplitFacts]:
+def _read(layout: Layout, root: Path, classes: ClassSet | None, workers: int | None, track: Track) -> list[SplitFacts]:
     splits: dict[str, SplitFacts] = {}
     tasks: list[Task] = []
     for name in layout.splits(root):
@@ -102,6 +109,8 @@ def _read(layout: Layout, root: Path, classes: ClassSet | None, workers: int, tr
         splits[name] = SplitFacts(name, {}, {}, tuple(without_partner(found)), found.mapping, empty)
         tasks += [(name, "image", key, path, None, None) for key, path in sorted(found.images.items())]
         tasks += [(name, "label", key, path, classes, found.mapping) for key, path in sorted(found.labels.items())]
+    if workers is None:
+        workers = (os.cpu_count() or 1) if len(tasks) >= _MANY else 0
     with ExitStack() as stack:
         results: Iterable[Facts] = map(_look, tasks)
         if workers:

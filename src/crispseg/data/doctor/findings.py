@@ -77,7 +77,12 @@ def about_files(split: SplitFacts) -> Iterator[Finding]:
         image = next(split.images[name] for name, label in split.labels.items() if label is first)
         turned = f" (EXIF orientation {image.orientation})" if image.orientation != 1 else ""
         sizes = f"{first.path} is {_wh(first.size)}, its image {_wh(image.size)}{turned}"
-        yield Finding("error", "sizes_differ", _first(split, [sizes] * len(differ), "labels differ"), _paths(differ))
+        yield Finding(
+            "error",
+            "sizes_differ",
+            _first(split, [sizes] * len(differ), "labels have another size than their image"),
+            _paths(differ),
+        )
     turned_images = [image for image in split.images.values() if image.orientation != 1]
     if turned_images:
         words = "photos are turned by their EXIF tag; they are read upright, so their labels must be drawn upright"
