@@ -6,7 +6,7 @@ Start with :func:`semantic_difference` (the formula), :mod:`crispseg.nn` (the sa
 from crispseg import nn
 from crispseg._version import __version__
 from crispseg.errors import CrispsegError, DataError, UsageError
-from crispseg.models import build_model
+from crispseg.models import adapter_parameters, attach, build_model, detach, load_adapter, save_adapter
 from crispseg.ops import semantic_difference
 
 __all__ = [
@@ -14,7 +14,12 @@ __all__ = [
     "DataError",
     "UsageError",
     "__version__",
+    "adapter_parameters",
+    "attach",
     "build_model",
+    "detach",
+    "load_adapter",
     "nn",
+    "save_adapter",
     "semantic_difference",
 ]

@@ -1,9 +1,22 @@
 """Encoders, decoders and whole networks."""
 
+from crispseg.models.attaching import adapter_parameters, attach, detach, load_adapter, save_adapter
 from crispseg.models.build import build_model
 from crispseg.models.decoders import FCNDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.refined import RefinedDecoder
 from crispseg.models.segmenter import SegmentationModel
 
-__all__ = ["FCNDecoder", "RefinedDecoder", "SegmentationModel", "SemanticFPNDecoder", "TimmEncoder", "build_model"]
+__all__ = [
+    "FCNDecoder",
+    "RefinedDecoder",
+    "SegmentationModel",
+    "SemanticFPNDecoder",
+    "TimmEncoder",
+    "adapter_parameters",
+    "attach",
+    "build_model",
+    "detach",
+    "load_adapter",
+    "save_adapter",
+]
