@@ -1,0 +1,155 @@
+"""The measured part of ``docs/performance.md``: tables and plot from the results on disk.
+
+    python -m benchmarks.operator_page
+
+Replaces what stands between the two marker comments of the page; the prose around it is written by hand.
+
+Not here: the measurements (``benchmarks.operator``, ``benchmarks.neck``).
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from benchmarks.measure import RESULTS
+from crispseg.files import write_text
+
+PAGE = RESULTS.parents[1] / "docs" / "performance.md"
+PLOT = PAGE.parent / "figures" / "operator_scaling.svg"
+BEGIN, END = "<!-- measured: begin (python -m benchmarks.operator_page) -->", "<!-- measured: end -->"
+Row = dict[str, Any]
+
+
+def read(subject: str) -> tuple[list[Row], Row]:
+    """Rows and stamp of one result, or none."""
+    path = RESULTS / f"{subject}.json"
+    result = json.loads(path.read_text()) if path.exists() else {"rows": [], "stamp": {}}
+    return result["rows"], result["stamp"]
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *([str(x) for x in row] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def size(shape: list[int]) -> str:
+    """(B, C, H, W) as it is written in the tables."""
+    return "×".join(map(str, shape[:4]))
+
+
+def targets(rows: list[Row]) -> list[str]:
+    """Ours against the mark and against the unfold form, a line a shape, and what was asked."""
+    cells = {(tuple(row["shape"]), row["operator"]): row for row in rows}
+    lines, gains = [], []
+    for shape in dict.fromkeys(tuple(row["shape"]) for row in rows):
+        ours, mark, unfold = (cells[shape, name] for name in ("auto", "conv2d", "unfold"))
+        gain = unfold["fb_ms"] / ours["fb_ms"]
+        gains.append(gain)
+        limit = (1.25, "1.15") if shape[1] >= 256 else (2.0, "–")
+        lines.append([
+            size(list(shape)), f"{ours['f_ratio']:.2f}", limit[1], f"{ours['fb_ratio']:.2f}", f"{limit[0]:.2f}",
+            f"{ours['fb_mib'] / mark['fb_mib']:.2f}", f"{unfold['fb_mib'] / ours['fb_mib']:.1f}", f"{gain:.1f}",
+        ])  # fmt: skip
+    mean = math.exp(sum(map(math.log, gains)) / len(gains))
+    head = ["B×C×H×W", "forward / conv2d", "asked ≤", "forward + backward / conv2d", "asked ≤",
+            "memory / conv2d (≤ 1.5)", "unfold's memory / ours (≥ 5)", "unfold's time / ours"]  # fmt: skip
+    return [*table(head, lines), "", f"Geometric mean of the last column: **{mean:.1f}** (asked: at least 6).", ""]
+
+
+def peers(rows: list[Row]) -> list[str]:
+    """All operators, all shapes."""
+    head = ["B×C×H×W", "operator", "forward, ms", "/ conv2d", "forward + backward, ms", "/ conv2d", "memory, MiB"]
+    lines = [
+        [size(row["shape"]), row["operator"], f"{row['f_ms']:.1f}", f"{row['f_ratio']:.2f}", f"{row['fb_ms']:.1f}",
+         f"{row['fb_ratio']:.2f}", f"{row['fb_mib']:.0f}"]
+        for row in rows
+    ]  # fmt: skip
+    return [*table(head, lines), ""]
+
+
+def neck(rows: list[Row]) -> list[str]:
+    """What the neck adds to three models."""
+    base = {(row["encoder"], row["decoder"]): row for row in rows if row["neck"] == "none"}
+    lines = []
+    for row in rows:
+        plain = base[row["encoder"], row["decoder"]]
+        added = [f"{row[key]:.0f} ({row[key] / plain[key]:.2f}×)" for key in ("forward_ms", "step_ms")]
+        lines.append([f"{row['encoder']} + {row['decoder']}", row["neck"], *added])
+    return [*table(["model", "neck", "forward, ms", "training step, ms"], lines), ""]
+
+
+def pieces(rows: list[Row]) -> list[str]:
+    """What was tried, and what each gave."""
+    found = [row for row in rows if row["what"] == "route"]
+    channels = list(dict.fromkeys(row["C"] for row in found))
+    rate = {(row["C"], row["name"]): f"{row['gflops']:.0f}" for row in found}
+    lines = [[name, *(rate[C, name] for C in channels)] for name in dict.fromkeys(row["name"] for row in found)]
+    text = [*table(["product of one tile, GFLOP/s", *(f"C = {C}" for C in channels)], lines), ""]
+    found = [row for row in rows if row["what"] == "whole"]
+    shapes = list(dict.fromkeys(tuple(row["shape"]) for row in found))
+    cell = {(tuple(row["shape"]), row["name"]): f"{row['f_ms']:.0f} / {row['fb_ms']:.0f}" for row in found}
+    label = {"ATen": "elementwise stage in ATen", "compiled": "elementwise stage compiled"}
+    lines = [
+        [
+            label.get(name, f"compiled, tiles of {name} numbers" if name[0] == "2" else name),
+            *(cell[s, name] for s in shapes),
+        ]
+        for name in dict.fromkeys(row["name"] for row in found)
+    ]
+    return [*text, *table(["forward / forward + backward, ms", *(size(list(s)) for s in shapes)], lines), ""]
+
+
+def plot(rows: list[Row], path: Path) -> None:
+    """Milliseconds, forward + backward, against each axis of the shape; ours and the mark."""
+    plt.rcParams["svg.hashsalt"] = "crispseg"  # the same numbers give the same file
+    axes = list(dict.fromkeys(row["axis"] for row in rows))
+    index = {"C": 1, "H·W": 2, "k": 4, "B": 0}
+    figure, panels = plt.subplots(1, len(axes), figsize=(3 * len(axes), 2.8), layout="constrained", squeeze=False)
+    for panel, axis in zip(panels[0], axes, strict=True):
+        for name, label in (("conv2d", "F.conv2d"), ("auto", "semantic difference")):
+            mine = [row for row in rows if row["axis"] == axis and row["operator"] == name]
+            x = [row["shape"][index[axis]] ** (2 if axis == "H·W" else 1) for row in mine]
+            panel.loglog(x, [row["fb_ms"] for row in mine], marker="o", label=label)
+        panel.set_xlabel(axis)
+    panels[0][0].set_ylabel("forward + backward, ms")
+    panels[0][0].legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Write the plot and the part of the page between the markers."""
+    operators, stamp = read("operator")
+    scaling, _ = read("operator_scaling")
+    necks, _ = read("neck")
+    lines = [BEGIN, ""]
+    if operators:
+        commits = ", ".join(dict.fromkeys(row["commit"] for row in operators))
+        lines += [f"{stamp['processor']}, {stamp['threads']} threads, float32, torch {stamp['torch']}, "
+                  f"{stamp['date'][:10]}, commit {commits}.", "", *targets(operators)]  # fmt: skip
+        lines += ["### All operators", "", *peers(operators)]
+    if scaling:
+        plot(scaling, PLOT)
+        lines += ["### How cost grows", "", f"![cost against C, H·W, k and B](figures/{PLOT.name})", ""]
+    tried, _ = read("operator_pieces")
+    if tried:
+        lines += ["### What was tried on the CPU", "", *pieces(tried)]
+    if necks:
+        lines += ["### The neck as a whole, 512×512 (forward: 1 image; step: 2)", "", *neck(necks)]
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    write_text(PAGE, before + "\n".join([*lines, END]) + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()

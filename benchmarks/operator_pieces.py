@@ -1,0 +1,79 @@
+"""What was tried for the CPU path, measured: routes for the product, who does the elementwise stage, how large a tile is.
+
+    python -m benchmarks.operator_pieces     # writes benchmarks/results/operator_pieces.json
+
+Not here: the comparison with other operators (``benchmarks.operator``).
+"""
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.measure import interleaved, medians, save
+from benchmarks.operator import both, forward, inputs
+from benchmarks.rivals import OPERATORS, ours
+from crispseg.ops.semantic_difference import tiled
+from crispseg.ops.semantic_difference.products import product
+
+SHAPES = ((2, 64, 128, 128), (1, 256, 128, 128), (2, 512, 32, 32))
+TILES = (18, 19, 20, 21, 22)
+
+
+def routes(C: int, pixels: int, seconds: float) -> list[dict[str, Any]]:
+    """Rates of the product [C, 8C] · [8C, pixels] of one tile by every route that ATen has, GFLOP/s."""
+    W, D = torch.randn(C, 8 * C), torch.randn(8 * C, pixels)
+    image, kernel = D.view(1, 8 * C, pixels // 64, 64), W.view(C, 8 * C, 1, 1)
+    last = image.contiguous(memory_format=torch.channels_last)
+    calls: dict[str, Callable[[], object]] = {
+        "torch.mm (MKL)": lambda: W @ D,
+        "1×1 conv2d": lambda: F.conv2d(image, kernel),
+        "1×1 conv2d, channels-last": lambda: F.conv2d(last, kernel),
+        "oneDNN linear": lambda: product(W[None], D[None]),
+    }
+    found = medians(interleaved(calls, seconds=seconds, most=2000))
+    work = 2 * C * 8 * C * pixels
+    return [{"what": "route", "C": C, "name": name, "gflops": work / t / 1e9} for name, t in found.items()]
+
+
+def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
+    """The operator with the elementwise stage in ATen or compiled, and compiled with tiles of other sizes; ms."""
+    tensors, g = inputs(*shape)
+    operators = {"conv2d": OPERATORS["conv2d"], "ATen": ours("tiled"), "compiled": ours("auto")}
+    rivals: dict[tuple[str, str], Callable[[], object]] = {}
+    for name, operator in operators.items():
+        rivals[name, "f"] = lambda operator=operator: forward(operator, tensors)
+        rivals[name, "fb"] = lambda operator=operator: both(operator, tensors, g)
+    for exponent in TILES:
+        for kind in ("f", "fb"):
+            rivals[f"2^{exponent}", kind] = _with_tile(2**exponent, rivals["compiled", kind])
+    found = medians(interleaved(rivals, seconds=seconds, least=3))
+    names = dict.fromkeys(name for name, _ in rivals)
+    return [
+        {"what": "whole", "shape": list(shape), "name": n, "f_ms": 1e3 * found[n, "f"], "fb_ms": 1e3 * found[n, "fb"]}
+        for n in names
+    ]
+
+
+def _with_tile(elements: int, call: Callable[[], object]) -> Callable[[], object]:
+    def run() -> object:
+        with mock.patch.object(tiled, "TILE_ELEMENTS", elements), mock.patch.object(tiled, "TILE_PIXELS", 1):
+            return call()
+
+    return run
+
+
+def main() -> None:
+    """Measure and save."""
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    rows = [row for C, pixels in ((64, 4096), (256, 1024), (512, 512)) for row in routes(C, pixels, seconds=2.0)]
+    rows += [row for shape in SHAPES for row in whole(shape, seconds=12.0)]
+    for row in rows:
+        print(row, flush=True)
+    save("operator_pieces", rows)
+
+
+if __name__ == "__main__":
+    main()
