@@ -1,4 +1,4 @@
-"""What was tried for the CPU path, measured: routes for the product, who does the elementwise stage, how large a tile is.
+"""What was tried for the CPU path: routes for the product, who does the elementwise stage, how large a tile is.
 
     python -m benchmarks.operator_pieces     # writes benchmarks/results/operator_pieces.json
 
