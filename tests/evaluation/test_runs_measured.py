@@ -1,4 +1,4 @@
-"""Trained runs through ``evaluate`` and ``compare``: the same numbers both ways, a config trained once for each seed."""
+"""Trained runs through ``evaluate`` and ``compare``: the same numbers both ways, a config trained once a seed."""
 
 import json
 

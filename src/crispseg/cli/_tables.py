@@ -10,6 +10,8 @@ from rich.text import Text
 from crispseg.evaluation import KINDS, Evaluation, title
 from crispseg.evaluation.verdict import points
 
+COSTS = (("parameters", "parameters", 1e6, "M"), ("FLOPs", "flops", 1e9, "G"), ("latency", "latency_ms", 1, "ms"))
+
 
 def evaluation_tables(results: Mapping[str, Evaluation], title: str) -> list[Table]:
     """The summary of each evaluation side by side, then the classes of the first, and where its errors come from."""
@@ -68,6 +70,10 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
             cells.append(percent(human["headline"][metric]))
         decisive = metric in result["decisive"]
         table.add_row(title(metric), *(Text(cell) for cell in cells), style="bold" if decisive else None)
+    costs = result.get("costs", {}).get("of", {})
+    for words, key, unit, mark in COSTS if costs else ():
+        cells = [f"{costs[name][key] / unit:.2f} {mark}" if name in costs else "–" for name in names]
+        table.add_row(words, *cells)
     return table
 
 

@@ -117,13 +117,17 @@ def _pad(x: Tensor, radius: int, outside: int | None) -> Tensor:
 def _grow(x: Tensor, was: int, d: int) -> Tensor:
     """From the maxima over windows of half-width ``was`` to half-width d, where they fit: d − was less on each side.
 
-    Two windows of one length, shifted by at most that length, make a longer one: log2 steps of two views each.
+    Two windows of one length, shifted by at most that length, make a longer one: log2 steps of two views each. The steps
+    write to one spare map and to ``x`` by turns; fresh memory for each would cost more than the maximum.
     """
+    here, there = x, torch.empty_like(x)
     for dim in (-1, -2):
         length, goal = 2 * was + 1, 2 * d + 1
         while length < goal:
             shift = min(length, goal - length)
             n = x.shape[dim] - shift
-            x = torch.maximum(x.narrow(dim, 0, n), x.narrow(dim, shift, n))
+            first, second = x.narrow(dim, 0, n), x.narrow(dim, shift, n)
+            x = torch.maximum(first, second, out=there[:, : first.shape[1], : first.shape[2]])
+            here, there = there, here
             length += shift
     return x

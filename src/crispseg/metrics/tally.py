@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 LANES = 4
+ROW = 1024
 
 
 def tally(code: Tensor, bins: int) -> Tensor:
@@ -42,9 +43,9 @@ def narrowest(size: int) -> torch.dtype:
 
 def _histogram(code: Tensor, bins: int) -> Tensor:
     # Neighbours mostly carry the same code, and a counter that is bumped twice in a row makes the second bump wait for
-    # the first. So neighbours count into different copies of the histogram.
-    whole = len(code) - len(code) % LANES
+    # the first. So neighbours count into different copies of the histogram. (Long rows: short ones add slowly.)
+    whole = len(code) - len(code) % ROW
     copies = torch.arange(0, LANES * bins, bins, device=code.device, dtype=narrowest(LANES * bins))
-    lanes = (code[:whole].view(-1, LANES) + copies).flatten()
+    lanes = (code[:whole].view(-1, ROW) + copies.repeat(ROW // LANES)).flatten()
     counts = torch.bincount(lanes, minlength=LANES * bins).view(LANES, bins).sum(0)
     return counts + torch.bincount(code[whole:], minlength=bins)
