@@ -77,9 +77,10 @@ def _label_map(labels: Tensor, name: str) -> Tensor:
 
 
 def _encode(labels: Tensor, num_classes: int, ignore_index: int | None, name: str) -> Tensor:
-    void = ignore_index is not None and _holds(labels.dtype, ignore_index)
-    # xor, then bool: comparing a tensor with a number is many times slower (torch 2.15, CPU).
-    valid = (labels ^ ignore_index).bool() if void else None
+    valid = None
+    if ignore_index is not None and _holds(labels.dtype, ignore_index):
+        # xor, then bool: comparing a tensor with a number is many times slower (torch 2.15, CPU).
+        valid = (labels ^ ignore_index).bool()
     seen = labels if valid is None else labels * valid
     low, high = seen.aminmax()
     if low < 0 or high >= num_classes:

@@ -117,7 +117,7 @@ def _pad(x: Tensor, radius: int, outside: int | None) -> Tensor:
 def _grow(x: Tensor, was: int, d: int) -> Tensor:
     """From the maxima over windows of half-width ``was`` to half-width d, where they fit: d − was less on each side.
 
-    Two windows of one length, shifted by at most that length, make a longer one: log2 steps of two views each. The steps
+    Two windows of one length, shifted by at most that length, make a longer one: log2 steps of two views each. They
     write to one spare map and to ``x`` by turns; fresh memory for each would cost more than the maximum.
     """
     here, there = x, torch.empty_like(x)
