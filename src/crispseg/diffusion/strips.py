@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-STRIP_ELEMENTS = 2**17
-"""Numbers a strip of u holds, about: 512 KiB in float32. Smaller strips overlap more, larger ones miss the cache."""
+STRIP_ELEMENTS = 2**18
+"""Numbers a strip of u holds, about: 1 MiB in float32. Smaller strips overlap more, larger ones miss the cache."""
 
 
 def pays(u: Tensor, inputs: Iterable[Tensor | None] = ()) -> bool:
