@@ -26,19 +26,20 @@ def evaluation_tables(results: Mapping[str, Evaluation], title: str) -> list[Tab
         *((f"trimap IoU, {r} px", lambda s, r=r: s["trimap_iou"][r]) for r in first["trimap_iou"]),
     ):
         head.add_row(label, *(number(pick(s)) for s in summaries.values()))
-    columns = ["class", "IoU", "Boundary IoU", *(f"F {t} px" for t in first["boundary_f"])]
-    anatomy = first.get("anatomy")
-    classes = _table(
-        "classes, and what share of each is wrong in which way", columns + (list(KINDS) if anatomy else [])
-    )
+    classes = _table("classes", ["class", "IoU", "Boundary IoU", *(f"F {t} px" for t in first["boundary_f"])])
     for name, scores in first["per_class"].items():
         cells = [scores["iou"], scores["boundary_iou"], *scores["boundary_f"].values()]
-        kinds = [anatomy["per_class"].get(name, {}).get(kind) for kind in KINDS] if anatomy else []
-        classes.add_row(name, *map(number, [*cells, *kinds]))
-    if anatomy:
-        totals = [anatomy[kind] for kind in KINDS]
-        classes.add_row("all pixels", *[""] * (len(columns) - 1), *map(number, totals), style="bold")
-    return [head, classes]
+        classes.add_row(name, *map(number, cells))
+    return [head, classes, *([_anatomy_table(first)] if "anatomy" in first else [])]
+
+
+def _anatomy_table(summary: Mapping[str, Any]) -> Table:
+    anatomy = summary["anatomy"]
+    table = _table("errors: the share of each class that is wrong, by kind", ["class", *KINDS])
+    for name in summary["per_class"]:
+        table.add_row(name, *(number(anatomy["per_class"].get(name, {}).get(kind)) for kind in KINDS))
+    table.add_row("all pixels", *(number(anatomy[kind]) for kind in KINDS), style="bold")
+    return table
 
 
 def number(value: float | None) -> str:
