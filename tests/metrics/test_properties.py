@@ -1,11 +1,14 @@
 """What holds for all four metrics: symmetry, void, absence, odd sizes and types, bad input, constant memory."""
 
 import math
+import pickle
 import tracemalloc
 import warnings
+from copy import deepcopy
 
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
 from crispseg.metrics import (
     BoundaryFScore,
@@ -285,3 +288,33 @@ def test_ten_thousand_images_in_constant_memory(name):
     once = METRICS[name](3).counts(pred, truth).sum(0)
     assert torch.equal(metric.totals, 200 * once)
     assert not math.isnan(float(metric.compute()[name].max()))
+
+
+def test_a_collection_holds_all_four():
+    pred, truth = maps()
+    collection = MetricCollection({name: metric(4) for name, metric in METRICS.items()})
+    collection.update(pred, truth)
+    found = collection.compute()
+    for name in METRICS:
+        assert torch.equal(found[f"{name}_{name}"], compute(name, pred, truth)[name])  # torchmetrics puts names before
+
+
+@each
+def test_copies_and_pickles(name):
+    pred, truth = maps()
+    metric = METRICS[name](4)
+    metric.update(pred, truth)
+    for copy in (deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert_same(copy.compute(), metric.compute())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@each
+def test_a_gpu_counts_the_same(name):
+    pred, truth = maps(size=(3, 70, 90))
+    truth[:, :9] = 255
+    here, there = METRICS[name](4), METRICS[name](4).to("cuda")
+    here.update(pred, truth)
+    there.update(pred.cuda(), truth.cuda())
+    assert torch.equal(there.totals.cpu(), here.totals)

@@ -109,7 +109,8 @@ class BoundaryIoU(CountingMetric):
         self.widest = self.widest.clamp(min=d)
 
     def compute(self) -> dict[str, Any]:
-        return {**super().compute(), "widths": (int(self.narrowest), int(self.widest)), "border": self.border}
+        widths = (int(self.narrowest.minimum(self.widest)), int(self.widest))  # (0, 0) before the first update
+        return {**super().compute(), "widths": widths, "border": self.border}
 
     def ratios(self, counts: Tensor) -> Tensor:
         """Boundary IoU of each class: (…, C)."""
