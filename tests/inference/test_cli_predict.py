@@ -56,7 +56,7 @@ def test_a_bad_image_gives_exit_code_1_and_all_others_a_mask(run, photos, tmp_pa
     words = ["predict", "--run", str(run), str(photos / "*.png"), "--out", str(tmp_path / "out")]
     assert main([*words, "--window", "32", "32", "--flip", "--scales", "0.5", "1.0"]) == 1
     captured = capsys.readouterr()
-    assert "1 masks written" in captured.out
+    assert "1 mask written" in captured.out
     assert captured.err == f"crispseg: left out: {photos / '0.png'}: {EMPTY}\n"
     assert (tmp_path / "out" / "1.png").is_file()
 

@@ -59,7 +59,8 @@ def run(arguments: Any) -> int:
         scales=tuple(arguments.scales),
         flip=arguments.flip,
     )
-    print(f"{arguments.out}: {len(outcome.written)} masks written")
+    count = len(outcome.written)
+    print(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")
     for error in outcome.failed:
         print(f"crispseg: left out: {error}", file=sys.stderr)
     return 1 if outcome.failed else 0
