@@ -17,28 +17,29 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from crispseg.files import write_json
 
+Name = TypeVar("Name", bound=Hashable)
 RESULTS = Path(__file__).parent / "results"
 M_MMAP_THRESHOLD = -3  # <malloc.h>: blocks above this size are mapped, and so leave the resident set when freed
 
 
 def interleaved(
-    rivals: Mapping[str, Callable[[], object]], *, seconds: float = 10.0, least: int = 5, most: int = 200
-) -> dict[str, list[float]]:
+    rivals: Mapping[Name, Callable[[], object]], *, seconds: float = 10.0, least: int = 5, most: int = 200
+) -> dict[Name, list[float]]:
     """Time ``rivals`` in turns: one warm-up round, then ``least`` to ``most`` rounds until ``seconds`` are spent.
 
     Returns the seconds of every call, by name.
     """
     for call in rivals.values():
         call()
-    times: dict[str, list[float]] = {name: [] for name in rivals}
+    times: dict[Name, list[float]] = {name: [] for name in rivals}
     end = time.perf_counter() + seconds
     for turn in range(most):
         if turn >= least and time.perf_counter() > end:
@@ -50,7 +51,7 @@ def interleaved(
     return times
 
 
-def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
+def medians(times: Mapping[Name, list[float]]) -> dict[Name, float]:
     """The median of each list, in the unit of the list."""
     return {name: statistics.median(values) for name, values in times.items()}
 

@@ -3,12 +3,14 @@
     python -m benchmarks.operator                      # all shapes
     python -m benchmarks.operator --shapes 1x256x128   # some shapes
     python -m benchmarks.operator --only scaling       # how cost grows with C, H·W, k and B
+    python -m benchmarks.operator --only sizes         # fifty images of fifty sizes
 
 Results are merged into ``benchmarks/results/operator.json``, a row a shape and operator.
 """
 
 import argparse
 import json
+import time
 from typing import Any
 
 import torch
@@ -81,11 +83,29 @@ def add_memory(row: dict[str, Any]) -> None:
     row["fb_mib"] = (peak_memory(lambda: both(call, tensors, g)) - out - back) / 2**20
 
 
+def fifty_sizes() -> list[dict[str, Any]]:
+    """Fifty images of fifty sizes, each seen once: seconds of ours and of the reference."""
+    semantic = {name: OPERATORS[name] for name in ("auto", "reference")}
+    for call in semantic.values():
+        forward(call, inputs(1, 64, 8, 8)[0])
+    rows = []
+    for i in range(50):
+        shape = (1, 64, 20 + 3 * i, 190 - 2 * i)
+        tensors, _ = inputs(*shape)
+        row: dict[str, Any] = {"shape": list(shape)}
+        for name, call in semantic.items():
+            start = time.perf_counter()
+            forward(call, tensors)
+            row[f"{name}_s"] = time.perf_counter() - start
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     """Measure, merge with what was measured before, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", help="BxCxH[xW], comma-separated; default all")
-    parser.add_argument("--only", choices=["operators", "scaling"], default="operators")
+    parser.add_argument("--only", choices=["operators", "scaling", "sizes"], default="operators")
     parser.add_argument("--seconds", type=float, default=8.0, help="timing budget a shape")
     options = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
@@ -98,7 +118,10 @@ def main() -> None:
         ]
         save("operator_scaling", rows)
         return
-    wanted = SHAPES
+    if options.only == "sizes":
+        save("operator_sizes", fifty_sizes())
+        return
+    wanted: tuple[tuple[int, ...], ...] = SHAPES
     if options.shapes:
         numbers = [tuple(map(int, text.split("x"))) for text in options.shapes.split(",")]
         wanted = tuple(n if len(n) == 4 else (*n, n[2]) for n in numbers)
