@@ -208,3 +208,19 @@ def test_what_cannot_be_is_told_with_the_submodules_that_could_be_meant(model, t
     attach(model, at="stem")
     with pytest.raises(UsageError, match="has a neck already, at 'stem.sdn.neck'"):
         attach(model, at="body")
+
+
+def test_ddp_finds_a_gradient_for_every_parameter_of_the_neck(model, image, tmp_path):
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    attach(model, at="mix", side="input")
+    model.linear.requires_grad_(False)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    try:
+        parallel = DistributedDataParallel(model)
+        for _ in range(2):  # DDP complains of a parameter without gradient in the step after it
+            parallel(image)["logits"].square().mean().backward()
+    finally:
+        dist.destroy_process_group()
+    assert all(p.grad is not None for p in adapter_parameters(model))
