@@ -205,6 +205,9 @@ def test_what_cannot_be_is_told_with_the_submodules_that_could_be_meant(model, t
         save_adapter(model, tmp_path / "neck.safetensors")
     with pytest.raises(TypeError, match="found str"):
         attach("model")
+    model.body.sdn = nn.Identity()
+    with pytest.raises(UsageError, match="has an attribute 'sdn' of its own"):
+        attach(model, at="body")
     attach(model, at="stem")
     with pytest.raises(UsageError, match="has a neck already, at 'stem.sdn.neck'"):
         attach(model, at="body")

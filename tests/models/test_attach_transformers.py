@@ -130,9 +130,10 @@ def test_day_one_a_step_files_and_the_way_back(name, tmp_path):
     model, image = make(name), torch.rand(2, 3, 64, 64)
     other, keys = copy.deepcopy(model), list(model.state_dict())
     with torch.no_grad():
-        before = prediction(model, image)
+        before, alone = prediction(model, image), prediction(model, image[:1])
         attach(model)
         assert same(prediction(model, image), before)
+        assert same(prediction(model, image[:1]), alone)  # a batch of one has strides of its own
     neck = model.get_submodule(HOSTS[name][1]).sdn
     assert list(neck.channels) == HOSTS[name][2]
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from crispseg.errors import UsageError
 from crispseg.models.attaching import maps
 from crispseg.nn import SemanticDiffusionNeck
 
@@ -103,7 +104,12 @@ class GraftedSequence(Grafted):
 
 
 def insert(module: nn.Module, neck: GraftedNeck) -> None:
-    """Make ``neck`` a child of ``module`` that refines what ``module`` gives or takes."""
+    """Make ``neck`` a child of ``module`` that refines what ``module`` gives or takes.
+
+    Raises UsageError if ``module`` has something else of that name.
+    """
+    if hasattr(module, NAME):
+        raise UsageError(f"attach: {type(module).__name__} has an attribute {NAME!r} of its own; give another at=")
     module.add_module(NAME, neck)
     module.__class__ = _grafted(type(module))
 
