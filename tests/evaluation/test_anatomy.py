@@ -108,6 +108,17 @@ def test_length_of_a_boundary_straight_and_diagonal():
     assert anatomy(stairs, stairs).length()[0, 1].item() == pytest.approx(100 * math.sqrt(2), rel=0.01)
 
 
+def test_a_class_that_takes_from_two_neighbours_has_grown():
+    truth = torch.zeros(60, 60, dtype=torch.int64)
+    truth[:, 20:40] = 1
+    truth[:, 40:] = 2
+    pred = truth.clone()
+    pred[:, 18:41] = 1  # by 2 px on one side, by 1 px on the other
+    grown, moved = anatomy(pred, truth).growth()
+    assert grown.tolist() == [-2.0, 1.5, -1.0]
+    assert moved.tolist() == [2.0, 1.5, 1.0]
+
+
 def test_void_is_nowhere():
     truth, pred = halves(30), halves(25)
     truth[:20] = 255

@@ -18,6 +18,7 @@ n_ab: displaced pixels of true class a predicted as b. L_ab: length of the true 
 (1 − 1/√2) · #turns, which is exact for straight and for diagonal lines; a crack is a side shared by a pixel of a and
 one of b, a turn a 2×2 block with three pixels of one and one of the other. δ_ab > 0: b has grown into a. |δ|_ab has
 n_ab + n_ba on top: how far on the mean, whichever way.
+A class has *grown* by the same with sums over its neighbours above and below.
 
 Not here: pictures (``crispseg.report``).
 """
@@ -74,10 +75,17 @@ class Anatomy:
         length = self.length().clamp(min=0)
         return ratio(moved - moved.T, length), ratio(moved + moved.T, length)
 
+    def growth(self) -> tuple[Tensor, Tensor]:
+        """Return by how many px each class has grown over its whole boundary, and regardless of direction, (C,)."""
+        moved, length = self.kinds[DISPLACED - 1, :, :-1], self.length().clamp(min=0).sum(0)
+        gained, lost = moved.sum(0), moved.sum(1)
+        return ratio(gained - lost, length), ratio(gained + lost, length)
+
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return shares of the labelled pixels, in all and per true class, and the displacements, for JSON."""
         wrong, pixels = self.kinds.sum(2), int(self.labelled.sum())
         signed, absolute = self.displacement()
+        grown, drifted = self.growth()
         length = self.length()
         pairs = [(a, b) for a in range(len(classes)) for b in range(a + 1, len(classes)) if self.cracks[a, b] > 0]
         return {
@@ -85,7 +93,11 @@ class Anatomy:
             "wrong": int(wrong.sum()) / pixels if pixels else None,
             **{kind: int(wrong[i].sum()) / pixels if pixels else None for i, kind in enumerate(KINDS)},
             "per_class": {
-                name: {kind: int(wrong[i, c]) / int(self.labelled[c]) for i, kind in enumerate(KINDS)}
+                name: {
+                    **{kind: int(wrong[i, c]) / int(self.labelled[c]) for i, kind in enumerate(KINDS)},
+                    "grown_px": _finite(grown[c].item()),
+                    "displaced_px": _finite(drifted[c].item()),
+                }
                 for c, name in enumerate(classes)
                 if self.labelled[c] > 0
             },
@@ -100,6 +112,10 @@ class Anatomy:
                 for a, b in sorted(pairs, key=lambda pair: -length[pair].item())
             ],
         }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def error_kinds(

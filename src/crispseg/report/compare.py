@@ -69,6 +69,7 @@ def compare_page(
         costs=_costs(result, names),
         classes=_classes(result, names),
         anatomy=_anatomy(result, names),
+        growth=_growth(result, names),
         displacement=_displacement(result, names),
         curves=_curves(result, names),
         legend=[(WORDS[kind], colour) for kind, colour in zip(KINDS, KIND_COLOURS)],
@@ -143,6 +144,24 @@ def _anatomy(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] 
     return {"head": ["in % of the pixels", *KINDS, "all wrong"], "rows": rows}
 
 
+def _growth(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
+    anatomies = [result["contenders"][name].get("anatomy") for name in names]
+    if not all(anatomies):
+        return None
+    rows = []
+    for c in result["classes"]:
+        found = [a["per_class"].get(c, {}) for a in anatomies if a]
+        if any(row.get("grown_px") is not None for row in found):
+            rows.append([c, *(_px(row.get("grown_px"), row.get("displaced_px")) for row in found)])
+    return {"head": ["px", *names], "rows": rows}
+
+
+def _px(signed: float | None, absolute: float | None) -> str:
+    if signed is None or absolute is None:
+        return "–"
+    return f"{signed:+.2f} ({absolute:.2f})".replace("-", "−")
+
+
 def _displacement(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
     tables = {}
     for name in names:
@@ -156,7 +175,7 @@ def _displacement(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
         cells = [f"{b} into {a}"]
         for name in names:
             row = tables[name][a, b]
-            cells.append(f"{row['signed']:+.2f}".replace("-", "−") + f" ({row['absolute']:.2f})")
+            cells.append(_px(row["signed"], row["absolute"]))
         rows.append(cells)
     return {"head": ["px", *names], "rows": rows}
 
