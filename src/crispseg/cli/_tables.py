@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -50,8 +51,17 @@ def number(value: float | None) -> str:
 def _table(title: str, columns: list[Any]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(str(column), justify="right" if i else "left", no_wrap=True)
+        table.add_column(str(column), justify="right" if i else "left")
     return table
+
+
+def show(*tables: Table) -> None:
+    """Print tables; where there is no terminal, as wide as they are."""
+    for table in tables:
+        console = Console()
+        if not console.is_terminal:
+            console.width = max(console.width, Console(width=1000).measure(table).maximum)
+        console.print(table)
 
 
 def comparison_table(result: Mapping[str, Any]) -> Table:

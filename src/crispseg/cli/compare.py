@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from crispseg import config as configs
 from crispseg._version import __version__
-from crispseg.cli._tables import comparison_table
+from crispseg.cli._tables import comparison_table, show
 from crispseg.cli.evaluate import add_classes, add_prediction, add_settings, prediction_of, progress, settings_of
 from crispseg.cli.predict import _pair
 from crispseg.data import ClassSet, find_samples
@@ -88,7 +87,7 @@ def run(arguments: Any) -> int:
     page = compare_page(result, scenes, classes.palette, classes.ignore_index, _provenance(facts, trained))
     write_json(arguments.out / "compare.json", {**result, "paths": _paths(trained), "environment": facts})
     write_text(arguments.out / "report.html", page)
-    Console().print(comparison_table(result))
+    show(comparison_table(result))
     for sentence in [*result["verdicts"].values(), *result["caveats"]]:
         print(sentence)
     print(f"{arguments.out}: compare.json, report.html")

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from crispseg.cli._tables import evaluation_tables
+from crispseg.cli._tables import evaluation_tables, show
 from crispseg.cli.predict import _device, _pair
 from crispseg.data import find_samples
 from crispseg.errors import UsageError
@@ -104,8 +104,7 @@ def run(arguments: Any) -> int:
     if (arguments.run is None) == (arguments.pred is None):
         raise UsageError("what should be measured? give --pred DIR (and --label DIR), or --run DIR")
     source, results = _of_run(arguments) if arguments.run is not None else _of_masks(arguments)
-    for table in evaluation_tables(results, source["title"]):
-        Console().print(table)
+    show(*evaluation_tables(results, source["title"]))
     if arguments.out is not None:
         mine, *human = [result.summary() for result in results.values()]
         write_json(arguments.out, {**mine, **({"human": human[0]} if human else {}), "source": source, **environment()})
