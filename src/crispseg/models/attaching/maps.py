@@ -49,8 +49,12 @@ def put(tree: Any, path: Path, value: Any) -> Any:
     key, rest = path[0], path[1:]
     item = put(tree[key], rest, value)
     if isinstance(tree, dict):
-        changed = {**tree, key: item}
-        return type(tree)(**changed) if dataclasses.is_dataclass(tree) else type(tree)(changed)
+        kind: Any = type(tree)
+        if dataclasses.is_dataclass(kind):
+            return kind(**{**tree, key: item})
+        changed = tree.copy()  # an OrderedDict stays one, and dynamo can trace it
+        changed[key] = item
+        return changed
     items = list(tree)
     items[int(key)] = item
     if isinstance(tree, list):
