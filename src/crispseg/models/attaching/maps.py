@@ -49,8 +49,8 @@ def put(tree: Any, path: Path, value: Any) -> Any:
     key, rest = path[0], path[1:]
     item = put(tree[key], rest, value)
     if isinstance(tree, dict):
-        kind: Any = type(tree)
-        if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(type(tree)):
+            kind: Any = type(tree)
             return kind(**{**tree, key: item})
         changed = tree.copy()  # an OrderedDict stays one, and dynamo can trace it
         changed[key] = item
