@@ -8,7 +8,6 @@ Not here: where weights come from (``weights``).
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import Tensor, nn
 
 from crispseg.errors import UsageError, nearest
@@ -68,6 +67,8 @@ class TimmEncoder(nn.Module):
 
 
 def _create(name: str, *, download: bool) -> nn.Module:
+    import timm  # slow, and it loads torchvision and with it triton: not when crispseg is imported
+
     known = timm.list_models()
     if name.split(".")[0] not in known:
         raise UsageError(f"timm knows no encoder {name!r}{nearest(name, known)}")
