@@ -64,7 +64,7 @@ def measure(shape: tuple[int, ...], seconds: float, names: tuple[str, ...]) -> l
     for group, share in ((fast, 0.6), (slow, 0.4)):  # the slow ones would leave the fast ones too few rounds
         rivals = {(name, "f"): lambda call=call: forward(call, tensors) for name, call in group.items()}
         rivals |= {(name, "fb"): lambda call=call: both(call, tensors, g) for name, call in group.items()}
-        found = medians(interleaved(rivals, seconds=seconds * share, least=3))
+        found = medians(interleaved(rivals, seconds=seconds * share, least=2))
         for (name, kind), value in found.items():
             times.setdefault(name, {}).setdefault(f"{kind}_ms", 1e3 * value)
             times[name].setdefault(f"{kind}_ratio", value / found["conv2d", kind])
@@ -105,6 +105,7 @@ def main() -> None:
     """Measure, merge with what was measured before, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", help="BxCxH[xW], comma-separated; default all")
+    parser.add_argument("--operators", help="comma-separated, conv2d among them; default all")
     parser.add_argument("--only", choices=["operators", "scaling", "sizes"], default="operators")
     parser.add_argument("--seconds", type=float, default=8.0, help="timing budget a shape")
     options = parser.parse_args()
@@ -125,13 +126,23 @@ def main() -> None:
     if options.shapes:
         numbers = [tuple(map(int, text.split("x"))) for text in options.shapes.split(",")]
         wanted = tuple(n if len(n) == 4 else (*n, n[2]) for n in numbers)
-    rows = [row for shape in wanted for row in measure(shape, options.seconds, tuple(OPERATORS))]
+    names = tuple(options.operators.split(",")) if options.operators else tuple(OPERATORS)
+    rows = []
+    for shape in wanted:
+        rows += measure(shape, options.seconds, names)
+        _merge(rows)
     for row in rows:
         add_memory(row)
+        _merge(rows)
         print({key: round(x, 2) if isinstance(x, float) else x for key, x in row.items()}, flush=True)
+
+
+def _merge(rows: list[dict[str, Any]]) -> None:
+    """Save ``rows``, and of the earlier ones those of other shapes and operators."""
     path = RESULTS / "operator.json"
     before = json.loads(path.read_text())["rows"] if path.exists() else []
-    save("operator", [row for row in before if row["shape"] not in [list(shape) for shape in wanted]] + rows)
+    new = [(row["shape"], row["operator"]) for row in rows]
+    save("operator", [row for row in before if (row["shape"], row["operator"]) not in new] + rows)
 
 
 if __name__ == "__main__":

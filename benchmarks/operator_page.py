@@ -50,7 +50,7 @@ def targets(rows: list[Row]) -> list[str]:
     """Ours against the mark and against the unfold form, a line a shape, and what was asked."""
     cells = {(tuple(row["shape"]), row["operator"]): row for row in rows}
     lines, gains = [], []
-    for shape in dict.fromkeys(tuple(row["shape"]) for row in rows):
+    for shape in sorted({tuple(row["shape"]) for row in rows}, key=lambda shape: shape[1]):
         ours, mark, unfold = (cells[shape, name] for name in ("auto", "conv2d", "unfold"))
         gain = unfold["fb_ms"] / ours["fb_ms"]
         gains.append(gain)
@@ -71,7 +71,7 @@ def peers(rows: list[Row]) -> list[str]:
     lines = [
         [size(row["shape"]), row["operator"], f"{row['f_ms']:.1f}", f"{row['f_ratio']:.2f}", f"{row['fb_ms']:.1f}",
          f"{row['fb_ratio']:.2f}", f"{row['fb_mib']:.0f}"]
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row["shape"][1], row["shape"]))
     ]  # fmt: skip
     return [*table(head, lines), ""]
 

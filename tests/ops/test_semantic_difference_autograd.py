@@ -168,3 +168,21 @@ def test_inference_mode_and_many_sizes_need_no_preparation():
     with torch.inference_mode():
         for n in range(1, 51):
             assert module(torch.rand(1, 4, n, 51 - n), torch.rand(1, 4, n, 51 - n)).shape == (1, 4, n, 51 - n)
+
+
+@pytest.mark.slow
+def test_inductor_runs_it_between_generated_kernels():
+    torch._dynamo.reset()
+    module = SemanticDifferenceConv2d(4, 4, scale="learned")
+
+    def function(u, v):
+        return module(u.relu(), v.sin()).square().sum()
+
+    compiled = torch.compile(function, fullgraph=True)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        maps = [draw(2, 4, 9, 8, dtype=torch.float32, seed=i).detach().to(memory_format=layout) for i in (0, 1)]
+        maps = [x.requires_grad_() for x in maps]
+        inputs = [*maps, *module.parameters()]
+        got = torch.autograd.grad(compiled(*maps), inputs)
+        for a, b in zip(got, torch.autograd.grad(function(*maps), inputs)):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
