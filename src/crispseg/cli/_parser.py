@@ -8,7 +8,7 @@ import jsonargparse
 from crispseg.errors import UsageError, nearest
 
 
-class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
+class Parser(jsonargparse.ArgumentParser):
     """A parser that raises instead of printing its usage and exiting; an unknown name gets the nearest known one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
