@@ -131,7 +131,8 @@ def write_table(path: Path) -> None:
     where = f"{stamp['processor']}, torch {stamp['torch']}, commit {stamp['commit']}"
     lines += [
         "",
-        f"CPU time on one thread, median of calls in turns (scipy, MONAI: one call), uint8 maps; {where}, {stamp['date'][:10]}.",
+        f"CPU time on one thread, median of calls in turns (scipy, MONAI: one call), uint8 maps;"
+        f" {where}, {stamp['date'][:10]}.",
     ]
     text = DOCS.read_text()
     start, end = text.index("-->", text.index("<!-- benchmark")) + 3, text.index("<!-- /benchmark")
