@@ -54,10 +54,10 @@ def semantic_difference(
         As in a convolution; ``groups=C`` is depthwise.
     impl
         ``"auto"``, ``"reference"``, ``"tiled"``, ``"native"`` or ``"triton"``. All give the same answer. ``auto`` takes
-        ``reference`` while a model is exported or traced, so that the graph holds plain operators; else, where they
-        serve, ``triton`` on CUDA (charbonnier and one, groups = 1) and ``native`` on a CPU with a C compiler
-        (charbonnier, float32); ``tiled`` otherwise. Under autocast u, v and W are cast as for a convolution; all but
-        ``reference`` take differences in float32 at least.
+        ``reference`` while a model is exported or traced, so that the graph holds plain operators, and on CUDA, until
+        the ``triton`` kernels (charbonnier and one, groups = 1) have been measured there; ``native`` on a CPU with a C
+        compiler (charbonnier, float32); ``tiled`` otherwise. Under autocast u, v and W are cast as for a convolution;
+        all but ``reference`` take differences in float32 at least.
 
     Returns
     -------
@@ -88,7 +88,8 @@ def semantic_difference(
     u, v, weight = _autocast(u, v, weight)
     if u.dtype != weight.dtype:
         raise TypeError(f"u and weight must share a number type, found {u.dtype} and {weight.dtype}")
-    if impl == "reference" or (impl == "auto" and _needs_plain_operators()):
+    # On CUDA auto trusts the formula: no GPU has run the fused kernels yet (docs/performance.md).
+    if impl == "reference" or (impl == "auto" and (u.is_cuda or _needs_plain_operators())):
         return reference.semantic_difference(
             u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups
         )

@@ -7,7 +7,6 @@ derivative is taken from the reference, which autograd can differentiate as ofte
 Not here: what is computed (``tiled``, ``fused``), and the checks of the arguments (``api``).
 """
 
-import importlib.util
 from dataclasses import replace
 from typing import Any
 
@@ -123,8 +122,6 @@ def _implementation(
         similarity=similarity, contrast=contrast, kernel_size=weight.shape[-1], dilation=dilation, groups=groups
     )
     if impl == "auto":
-        if u.is_cuda and fused.serves(u, form) and importlib.util.find_spec("triton"):
-            return fused, form
         return tiled, replace(form, native=native.serves(u, v, form) and native.library() is not None)
     found = f"found {similarity}, groups={groups}, {u.dtype} and {v.dtype} on {u.device}"
     if impl == "triton" and not fused.serves(u, form):
