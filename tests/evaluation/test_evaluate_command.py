@@ -141,3 +141,10 @@ def test_asked_wrongly(arguments, said, capsys):
     code, error = failing(capsys, ["evaluate", *arguments])
     assert code == 2
     assert said in error
+
+
+def test_a_window_that_is_none_is_misuse_as_in_predict(capsys):
+    assert main(["evaluate", "--run", "anything", "--window", "0", "8"]) == 2
+    assert "--window: expected positive numbers, found 0 8" in capsys.readouterr().err
+    assert main(["evaluate", "--run", "anything", "--window", "8", "8", "--stride", "9", "8"]) == 2
+    assert "needs a --window that is at least as large" in capsys.readouterr().err

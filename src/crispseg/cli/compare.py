@@ -13,9 +13,9 @@ import torch
 
 from crispseg import config as configs
 from crispseg._version import __version__
+from crispseg.cli._prediction import add_prediction, pair, prediction_of
 from crispseg.cli._tables import comparison_table, show
-from crispseg.cli.evaluate import add_classes, add_prediction, add_settings, prediction_of, progress, settings_of
-from crispseg.cli.predict import _pair
+from crispseg.cli.evaluate import add_classes, add_settings, progress, settings_of
 from crispseg.data import ClassSet, find_samples
 from crispseg.errors import UsageError
 from crispseg.evaluation import (
@@ -111,7 +111,7 @@ def _check(contenders: Sequence[Contender], arguments: Any) -> None:
 
 
 def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case], ClassSet]:
-    size = _pair(arguments.label_size)
+    size = pair(arguments.label_size)
     if arguments.label is None:
         own = next((configs.read(data_config(c)).data for c in contenders if c.kind != "masks"), None)
         if own is None and arguments.data.root is None:

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from crispseg.cli._prediction import add_prediction, pair, prediction_of
 from crispseg.cli._tables import evaluation_tables, show
-from crispseg.cli.predict import _device, _pair
 from crispseg.data import find_samples
 from crispseg.errors import UsageError
 from crispseg.evaluation import Evaluation, Settings, classes_of, mask_maps, mask_pairs, run_maps, suite
@@ -58,15 +58,6 @@ def add_settings(parser: Any) -> None:
     parser.add_argument("--no-border", action="store_true", help="the image border is no contour for Boundary IoU")
 
 
-def add_prediction(parser: Any) -> None:
-    """How a run looks at an image."""
-    parser.add_argument("--window", type=int, nargs=2, metavar=("H", "W"), help="slide a window of H×W pixels")
-    parser.add_argument("--stride", type=int, nargs=2, metavar=("H", "W"), help="its steps (default: half a window)")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="average over image scales")
-    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-
-
 def settings_of(arguments: Any) -> Settings:
     """The suite's settings from :func:`add_settings`; UsageError if they make no sense."""
     settings = Settings(
@@ -80,17 +71,6 @@ def settings_of(arguments: Any) -> Settings:
     except ValueError as error:
         raise UsageError(str(error)) from error
     return settings
-
-
-def prediction_of(arguments: Any) -> dict[str, Any]:
-    """Options of ``run_maps`` from :func:`add_prediction`."""
-    return {
-        "window": _pair(arguments.window),
-        "stride": _pair(arguments.stride),
-        "scales": tuple(arguments.scales),
-        "flip": arguments.flip,
-        "device": _device(arguments.device),
-    }
 
 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
@@ -115,15 +95,15 @@ def run(arguments: Any) -> int:
 def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     if arguments.label is not None or arguments.label2 is not None:
         raise UsageError("--label and --label2 go with --pred; a run is measured on a data set, --data.root")
+    options = prediction_of(arguments)
     run = load_run(arguments.run)
     root, layout = arguments.data.root or run.config.data.root, arguments.data.layout or run.config.data.layout
     split = arguments.split or run.config.data.val_split
     samples, classes = find_samples(root, split, layout)
     if classes.names != run.classes.names:
         raise UsageError(f"{root} has other classes than {run.path} was trained on: {classes.names[:5]} …")
-    options = prediction_of(arguments)
     result = suite(
-        run_maps(run, progress(samples, "evaluating"), label_size=_pair(arguments.label_size), **options),
+        run_maps(run, progress(samples, "evaluating"), label_size=pair(arguments.label_size), **options),
         classes.names,
         classes.ignore_index,
         settings=settings_of(arguments),
