@@ -1,8 +1,9 @@
 """Losses of logits (B, K, H, W) against label maps (B, H, W). Void pixels count nowhere.
 
-Not here: which loss a run uses (``crispseg.config``), the weights of its heads (``crispseg.training``).
+Not here: which loss a run uses (``crispseg.config``), how a system combines its heads (``crispseg.models.decoders``).
 """
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -53,6 +54,23 @@ def ohem_cross_entropy(
         limit = min(hardness.topk(kept).values[-1].item(), -torch.log(torch.tensor(threshold)).item())
         hard = hardness >= limit
     return loss[hard].sum() / weight[hard].sum().clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """The loss that a run gives to its network: ``criterion(logits, target)``, and the weight of auxiliary heads.
+
+    kind: ``"cross_entropy"`` or ``"ohem"``; class_weights: (K,) on the logits' device, or None.
+    """
+
+    kind: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    ignore_index: int = 255
+    class_weights: Tensor | None = None
+    aux_weight: float = 0.4
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        function = ohem_cross_entropy if self.kind == "ohem" else cross_entropy
+        return function(logits, target, ignore_index=self.ignore_index, class_weights=self.class_weights)
 
 
 def class_weights(counts: Tensor, kind: Literal["median_frequency", "inverse_sqrt"]) -> Tensor:

@@ -29,7 +29,7 @@ from crispseg.config import Config
 from crispseg.data import ClassSet, read_classes
 from crispseg.errors import DataError, UsageError
 from crispseg.files import write_json
-from crispseg.models import SegmentationModel, build_model
+from crispseg.models import SegmentationNetwork, build_model
 
 FILES = ("config.yaml", "classes.json", "model.safetensors")
 
@@ -41,7 +41,7 @@ class Run:
     path: Path
     config: Config
     classes: ClassSet
-    model: SegmentationModel
+    model: SegmentationNetwork
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -66,7 +66,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     return Run(path=path, config=config, classes=classes, model=model.eval())
 
 
-def make_model(config: Config, num_classes: int, *, pretrained: bool | str | None = None) -> SegmentationModel:
+def make_model(config: Config, num_classes: int, *, pretrained: bool | str | None = None) -> SegmentationNetwork:
     """Build the network that ``config.model`` describes; ``pretrained`` overrides the config's."""
     m = config.model
     return build_model(

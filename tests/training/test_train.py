@@ -175,15 +175,13 @@ def test_with_and_without_neck_start_from_the_same_weights(scenes, tmp_path, mon
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer_and_names_the_samples(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.optimisation, "make_loss", lambda *_: lambda logits, aux, target: logits.sum() * torch.nan)
+    monkeypatch.setattr(loop.Criterion, "__call__", lambda self, logits, target: logits.sum() * torch.nan)
     with pytest.raises(CrispsegError, match=r"step 0: the loss is nan; samples: train_\d+, train_\d+"):
         train(small(scenes), tmp_path / "run")
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_optimizer(scenes, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        loop.optimisation, "make_loss", lambda *_: lambda logits, aux, target: (logits * 0).abs().sqrt().sum()
-    )
+    monkeypatch.setattr(loop.Criterion, "__call__", lambda self, logits, target: (logits * 0).abs().sqrt().sum())
     with pytest.raises(CrispsegError, match=r"step 0: the gradient is not finite; samples: train_"):
         train(small(scenes), tmp_path / "run")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from crispseg import stencil
 from crispseg.metrics.labels import codes
 from crispseg.metrics.regions import band
-from crispseg.models import SegmentationModel
+from crispseg.models import SegmentationModel, SegmentationNetwork
 from crispseg.models.refined import RefinedDecoder
 from crispseg.nn import SemanticDifferenceConv2d
 from crispseg.ops import semantic_difference
@@ -42,7 +42,7 @@ class Response:
 
 @torch.no_grad()
 def on_picture(
-    model: SegmentationModel, image: Tensor, truth: Tensor, num_classes: int, ignore_index: int
+    model: SegmentationNetwork, image: Tensor, truth: Tensor, num_classes: int, ignore_index: int
 ) -> list[Response]:
     """Return the four responses to the image (3, H, W) itself, with its truth (H, W)."""
     u, v = image[None], model(image[None]).softmax(dim=1)
@@ -56,7 +56,7 @@ def on_picture(
 
 @torch.no_grad()
 def in_network(
-    model: SegmentationModel, image: Tensor, truth: Tensor, num_classes: int, ignore_index: int
+    model: SegmentationNetwork, image: Tensor, truth: Tensor, num_classes: int, ignore_index: int
 ) -> list[Response]:
     """Return the four responses to the trained network's own features for one image.
 
@@ -65,6 +65,8 @@ def in_network(
     TypeError
         The model's decoder is not refined by SDN.
     """
+    if not isinstance(model, SegmentationModel):
+        raise TypeError(f"expected a SegmentationModel, found {type(model).__name__}")
     decoder = model.decoder
     if not isinstance(decoder, RefinedDecoder) or not isinstance(decoder.sdn.operator, SemanticDifferenceConv2d):
         raise TypeError(f"expected a decoder that is refined by SDN, found {type(decoder).__name__}")

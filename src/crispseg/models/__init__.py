@@ -5,12 +5,13 @@ from crispseg.models.build import build_model
 from crispseg.models.decoders import FCNDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.refined import RefinedDecoder
-from crispseg.models.segmenter import SegmentationModel
+from crispseg.models.segmenter import SegmentationModel, SegmentationNetwork
 
 __all__ = [
     "FCNDecoder",
     "RefinedDecoder",
     "SegmentationModel",
+    "SegmentationNetwork",
     "SemanticFPNDecoder",
     "TimmEncoder",
     "adapter_parameters",

@@ -3,14 +3,15 @@
 Not here: the networks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 from crispseg.errors import UsageError, nearest
-from crispseg.models.decoders import Decoder, FCNDecoder, SemanticFPNDecoder
+from crispseg.models.decoders import Decoder, FCNDecoder, FusedDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.refined import RefinedDecoder
 from crispseg.models.segmenter import AuxiliaryHead, SegmentationModel
@@ -19,9 +20,30 @@ from crispseg.nn.operators import OPERATORS
 
 Placement = Literal["encoder", "decoder"]
 
-DECODERS: dict[str, Callable[..., Decoder]] = {"fcn": FCNDecoder, "semantic_fpn": SemanticFPNDecoder}
-SINGLE_SCALE = frozenset({"fcn"})
-"""Decoders that read the deepest map alone: their neck refines that one, guided by its own stride-2 convolution."""
+
+def multi_scale(channels: Sequence[int], **options: Any) -> nn.Module:
+    """A neck on every map, each guided by the next deeper one."""
+    return SemanticDiffusionNeck(channels, **options)
+
+
+def single_scale(channels: Sequence[int], **options: Any) -> nn.Module:
+    """A neck on the deepest map, the only one the decoder reads, guided by its own stride-2 convolution."""
+    return SemanticDiffusionNeck(channels[-1], **options)
+
+
+@dataclass(frozen=True)
+class System:
+    """A segmenter's parts: how its decoder, its neck and its encoder are made."""
+
+    decoder: Callable[..., Decoder]
+    neck: Callable[..., nn.Module] = multi_scale
+    encoder: Callable[[str, bool | str | Path], Any] = TimmEncoder
+
+
+DECODERS: dict[str, System] = {
+    "fcn": System(FCNDecoder, single_scale),
+    "semantic_fpn": System(SemanticFPNDecoder),
+}
 
 
 def build_model(
@@ -82,14 +104,16 @@ def build_model(
     ):
         if name not in known:
             raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
-    backbone = TimmEncoder(encoder, pretrained)
-    plain = DECODERS[decoder](backbone.channels, num_classes, channels=decoder_channels)
+    system = DECODERS[decoder]
+    backbone = system.encoder(encoder, pretrained)
+    plain = system.decoder(backbone.channels, num_classes, channels=decoder_channels)
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     # The neck is made last, so that the same seed gives the same weights to everything else.
     options = {"operator": neck, **(neck_options or {})}
     if neck == "none":
         return SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
-    if placement == "decoder":
-        return SegmentationModel(backbone, nn.Identity(), RefinedDecoder(plain, **options), auxiliary_head)
-    channels = backbone.channels[-1] if decoder in SINGLE_SCALE else backbone.channels
-    return SegmentationModel(backbone, SemanticDiffusionNeck(channels, **options), plain, auxiliary_head)
+    if placement == "encoder":
+        return SegmentationModel(backbone, system.neck(backbone.channels, **options), plain, auxiliary_head)
+    if not isinstance(plain, FusedDecoder):
+        raise UsageError(f"placement 'decoder' needs a decoder with one fused map; {decoder!r} has none")
+    return SegmentationModel(backbone, nn.Identity(), RefinedDecoder(plain, **options), auxiliary_head)

@@ -1,21 +1,58 @@
 """Decoders: from a list of feature maps, finest first, to class logits.
 
-Contract: ``features(maps) -> (B, .channels, H, W)``, the fused, finest map; ``head`` turns it into logits;
-``forward = head ∘ features``; ``heads(maps)`` lists all supervised logits, the main one first.
+Contract: ``forward(maps)`` returns logits on the grid of one of the maps; ``outputs(maps)`` the same logits and what else
+is supervised; ``loss`` says how. A decoder with one fused map has ``features(maps)`` and ``head`` too, so that it can be
+refined (``crispseg.models.refined``).
 
 Not here: the decoder placement of the neck (``refined``), upsampling to the image (``segmenter``).
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Criterion(Protocol):
+    """A pixel's loss, as the trainer gives it: ``crispseg.losses.Criterion``."""
+
+    ignore_index: int
+    aux_weight: float
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (B, K, H, W) against labels (B, H, W)."""
+        ...
+
+
 class Decoder(nn.Module):
-    """What all decoders share: a fused map of ``channels`` channels and a 1×1 head on it."""
+    """What the trainer asks of every decoder."""
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return logits (B, K, H, W) on the grid of one of the maps."""
+        return self.outputs(maps)[0]
+
+    def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, Any]:
+        """Return the logits, and what else ``loss`` reads.
+
+        A list of logit maps reaches the loss at the size of the image; anything else as it is.
+        """
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
+        """Return the training loss: that of the logits and, weighted, of each other logit map.
+
+        L = L(logits) + aux_weight · Σ L(other).  logits: (B, K, H, W) at the size of target (B, H, W).
+        """
+        total = criterion(logits, target)
+        for other in others:
+            total = total + criterion.aux_weight * criterion(other, target)
+        return total
+
+
+class FusedDecoder(Decoder):
+    """A decoder that ends in one fused map of ``channels`` channels and a 1×1 head on it."""
 
     def __init__(self, channels: int, num_classes: int) -> None:
         super().__init__()
@@ -26,16 +63,11 @@ class Decoder(nn.Module):
         """Return the decoder's fused, finest map."""
         raise NotImplementedError
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return logits (B, K, H, W) on the grid of the fused map."""
-        return self.head(self.features(maps))
-
-    def heads(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return every supervised logit map, the main one first."""
-        return [self(maps)]
+    def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return self.head(self.features(maps)), []
 
 
-class FCNDecoder(Decoder):
+class FCNDecoder(FusedDecoder):
     """Fully convolutional head on the deepest map: 3×3 convolution, batch norm, ReLU, dropout, 1×1 head.
 
     Source: Long, Shelhamer, Darrell: Fully Convolutional Networks, CVPR 2015, in the form that is usual today
@@ -55,7 +87,7 @@ class FCNDecoder(Decoder):
         return self.block(maps[-1])
 
 
-class SemanticFPNDecoder(Decoder):
+class SemanticFPNDecoder(FusedDecoder):
     """Feature pyramid, each level brought to the finest grid by 3×3 convolutions and ×2 upsampling, then summed.
 
     Source: Kirillov, Girshick, He, Dollár: Panoptic Feature Pyramid Networks, CVPR 2019, section 3.1 and figure 3.

@@ -7,13 +7,13 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from crispseg.models.decoders import Decoder
+from crispseg.models.decoders import Decoder, FusedDecoder
 from crispseg.nn import SemanticDiffusion
 
 
-class RefinedDecoder(nn.Module):
+class RefinedDecoder(Decoder):
     """A decoder whose map is sharpened by what its own first head says.
 
         F = features(maps);  P = softmax(head(F));  F' = SDN(F, P);  logits = head'(F')
@@ -31,21 +31,17 @@ class RefinedDecoder(nn.Module):
         Passed on to :class:`crispseg.nn.SemanticDiffusion`.
     """
 
-    def __init__(self, decoder: Decoder, *, detach_guide: bool = False, **options: Any) -> None:
+    def __init__(self, decoder: FusedDecoder, *, detach_guide: bool = False, **options: Any) -> None:
         super().__init__()
         self.decoder = decoder
         self.detach_guide = detach_guide
         self.sdn = SemanticDiffusion(decoder.channels, decoder.head.out_channels, **options)
         self.head = copy.deepcopy(decoder.head)
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return the refined logits (B, K, H, W) on the grid of the decoder's map."""
-        return self.heads(maps)[0]
-
-    def heads(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Return the refined logits, then those of the first head."""
+    def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the refined logits (B, K, H, W) on the grid of the decoder's map, and those of the first head."""
         fused = self.decoder.features(maps)
         first = self.decoder.head(fused)
         guide = first.softmax(dim=1)
         refined = self.head(self.sdn(fused, guide.detach() if self.detach_guide else guide))
-        return [refined, first]
+        return refined, [first]

@@ -1,5 +1,9 @@
 """``SegmentationModel``: normalise, pad, encoder, neck, decoder, upsample, un-pad. Images of any size.
 
+``SegmentationNetwork`` says what the trainer asks of any network: ``model(images) -> logits`` at the images' size,
+``model(images, aux=True) -> (logits, others)``, ``model.loss(logits, others, target, criterion)``, and ``model.encoder``,
+whose parameters learn at their own rate. A system with a loss of its own needs no special case there.
+
 Not here: how the parts are made (``build``).
 """
 
@@ -10,8 +14,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.models.decoders import Criterion, Decoder
 
-class SegmentationModel(nn.Module):
+
+class SegmentationNetwork(nn.Module):
+    """What the trainer and everything that reads a run asks of a network."""
+
+    encoder: nn.Module
+
+    @overload
+    def forward(self, images: Tensor, aux: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, images: Tensor, aux: Literal[True]) -> tuple[Tensor, Any]: ...
+    def forward(self, images: Tensor, aux: bool = False) -> Tensor | tuple[Tensor, Any]:
+        """Return logits (B, K, H, W) for RGB images (B, 3, H, W) in [0, 1]; with ``aux``, also what ``loss`` reads."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
+        """Return the training loss of what ``forward(images, aux=True)`` returned, against labels (B, H, W)."""
+        raise NotImplementedError
+
+
+class SegmentationModel(SegmentationNetwork):
     """Encoder, neck and decoder as one network from RGB images to logits at the image's own size.
 
     Parameters
@@ -21,7 +45,7 @@ class SegmentationModel(nn.Module):
     neck
         List to the same list; ``nn.Identity()`` for none.
     decoder
-        List to logits; ``heads(maps)`` lists all supervised logits.
+        List to logits; :class:`crispseg.models.decoders.Decoder`.
     auxiliary
         An optional head on one of the encoder's maps, ``auxiliary(maps) -> logits``, used in training only.
 
@@ -37,7 +61,7 @@ class SegmentationModel(nn.Module):
     std: Tensor
 
     def __init__(
-        self, encoder: nn.Module, neck: nn.Module, decoder: nn.Module, auxiliary: nn.Module | None = None
+        self, encoder: nn.Module, neck: nn.Module, decoder: Decoder, auxiliary: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.encoder, self.neck, self.decoder, self.auxiliary = encoder, neck, decoder, auxiliary
@@ -49,9 +73,11 @@ class SegmentationModel(nn.Module):
     @overload
     def forward(self, images: Tensor, aux: Literal[False] = False) -> Tensor: ...
     @overload
-    def forward(self, images: Tensor, aux: Literal[True]) -> tuple[Tensor, list[Tensor]]: ...
-    def forward(self, images: Tensor, aux: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Return logits (B, K, H, W) for RGB images (B, 3, H, W) in [0, 1]; with ``aux``, also the auxiliary logits.
+    def forward(self, images: Tensor, aux: Literal[True]) -> tuple[Tensor, Any]: ...
+    def forward(self, images: Tensor, aux: bool = False) -> Tensor | tuple[Tensor, Any]:
+        """Return logits (B, K, H, W) for RGB images (B, 3, H, W) in [0, 1]; with ``aux``, also what ``loss`` reads.
+
+        That is a list of further logit maps, at the images' size too, unless the decoder has a loss of its own.
 
         Raises ValueError if ``images`` is not (B, 3, H, W).
         """
@@ -64,12 +90,15 @@ class SegmentationModel(nn.Module):
         refined = self.neck(maps)
         if not aux:
             return _to_image(self.decoder(refined), x, height, width)
-        decoder: Any = self.decoder
-        heads: list[Tensor] = decoder.heads(refined)
-        if self.auxiliary is not None:
-            heads = [*heads, self.auxiliary(maps)]
-        logits = [_to_image(head, x, height, width) for head in heads]
-        return logits[0], logits[1:]
+        logits, others = self.decoder.outputs(refined)
+        if isinstance(others, list):
+            more = [] if self.auxiliary is None else [self.auxiliary(maps)]
+            others = [_to_image(other, x, height, width) for other in [*others, *more]]
+        return _to_image(logits, x, height, width), others
+
+    def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
+        """Return the decoder's training loss of what ``forward(images, aux=True)`` returned, target (B, H, W)."""
+        return self.decoder.loss(logits, others, target, criterion)
 
 
 class AuxiliaryHead(nn.Module):

@@ -21,6 +21,7 @@ from crispseg.config import Config
 from crispseg.data import write_classes
 from crispseg.errors import CrispsegError, UsageError
 from crispseg.files import write_bytes, write_json
+from crispseg.losses import Criterion
 from crispseg.training import checkpoint, optimisation, sources
 from crispseg.training.log import Log
 from crispseg.training.order import mix
@@ -59,8 +60,11 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
     weights = sources.weights_of_classes(config, train_set)
-    loss_of = optimisation.make_loss(
-        t, train_set.classes.ignore_index, None if weights is None else fabric.to_device(weights)
+    criterion = Criterion(
+        kind=t.loss,
+        ignore_index=train_set.classes.ignore_index,
+        class_weights=None if weights is None else fabric.to_device(weights),
+        aux_weight=t.aux_weight,
     )
 
     state: checkpoint.State = {"step": 0, "best": -1.0, "best_step": 0, "seconds": 0.0, "log": [], "val": {}}
@@ -85,7 +89,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
             torch.manual_seed(mix(config.seed, step))  # dropout
             lr = optimisation.learning_rate(step, steps, t)
             optimisation.set_learning_rate(optimizer, lr)
-            loss = _step(fabric, wrapped, optimizer, loss_of, batch, step, t.clip)
+            loss = _step(fabric, wrapped, optimizer, criterion, batch, step, t.clip)
             if average is not None:
                 average.update_parameters(model)
             done = step + 1
@@ -109,12 +113,12 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
 
 
 def _step(
-    fabric: Fabric, model: nn.Module, optimizer: Any, loss_of: Any, batch: dict[str, Any], step: int, clip: float
+    fabric: Fabric, model: Any, optimizer: Any, criterion: Criterion, batch: dict[str, Any], step: int, clip: float
 ) -> float:
     """One optimizer step; stops before the optimizer if the loss or the gradient is not finite."""
     images = fabric.to_device(batch["image"]).contiguous(memory_format=torch.channels_last)
-    logits, auxiliary = model(images, aux=True)
-    loss = loss_of(logits, auxiliary, fabric.to_device(batch["label"]))
+    logits, others = model(images, aux=True)
+    loss = model.loss(logits, others, fabric.to_device(batch["label"]), criterion)
     if not torch.isfinite(loss):
         raise CrispsegError(f"step {step}: the loss is {loss.item()}; samples: {', '.join(batch['name'])}")
     fabric.backward(loss)

@@ -1,21 +1,20 @@
-"""The optimizer's groups, the learning rate as a function of the step, the moving average of the weights, the loss.
+"""The optimizer's groups, the learning rate as a function of the step, the moving average of the weights.
 
 Not here: the loop.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from crispseg import losses
 from crispseg.config import TrainingConfig
-from crispseg.models import SegmentationModel
+from crispseg.models import SegmentationNetwork
 
 
-def make_optimizer(model: SegmentationModel, t: TrainingConfig) -> torch.optim.AdamW:
+def make_optimizer(model: SegmentationNetwork, t: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with four groups: encoder or not, decayed or not (norms, biases and λ are not). ``scale`` multiplies lr."""
     encoder = {id(p) for p in model.encoder.parameters()}
     groups = []
@@ -67,18 +66,3 @@ def make_average(model: nn.Module, decay: float) -> AveragedModel:
                 a.copy_(b)
 
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
-
-
-def make_loss(
-    t: TrainingConfig, ignore_index: int, weights: Tensor | None
-) -> Callable[[Tensor, list[Tensor], Tensor], Tensor]:
-    """The loss of all heads: L(main) + aux_weight · Σ L(auxiliary)."""
-    function = losses.ohem_cross_entropy if t.loss == "ohem" else losses.cross_entropy
-
-    def loss(main: Tensor, auxiliary: list[Tensor], target: Tensor) -> Tensor:
-        total = function(main, target, ignore_index=ignore_index, class_weights=weights)
-        for logits in auxiliary:
-            total = total + t.aux_weight * function(logits, target, ignore_index=ignore_index, class_weights=weights)
-        return total
-
-    return loss
