@@ -1,8 +1,8 @@
 """Decoders: from a list of feature maps, finest first, to class logits.
 
-Contract: ``forward(maps)`` returns logits on the grid of one of the maps; ``outputs(maps)`` the same logits and what else
-is supervised; ``loss`` says how. A decoder with one fused map has ``features(maps)`` and ``head`` too, so that it can be
-refined (``crispseg.models.refined``).
+Contract: ``forward(maps)`` returns logits on the grid of one of the maps; ``outputs(maps)`` returns these and what else
+is supervised; ``loss`` says how. A decoder with one fused map has ``features(maps)`` and ``head`` too, so that it can
+be refined (``crispseg.models.refined``).
 
 Not here: the decoder placement of the neck (``refined``), upsampling to the image (``segmenter``).
 """

@@ -1,8 +1,8 @@
 """``SegmentationModel``: normalise, pad, encoder, neck, decoder, upsample, un-pad. Images of any size.
 
-``SegmentationNetwork`` says what the trainer asks of any network: ``model(images) -> logits`` at the images' size,
-``model(images, aux=True) -> (logits, others)``, ``model.loss(logits, others, target, criterion)``, and ``model.encoder``,
-whose parameters learn at their own rate. A system with a loss of its own needs no special case there.
+What the trainer asks of any network, ``SegmentationNetwork`` says: ``model(images) -> logits`` at the images' size,
+``model(images, aux=True) -> (logits, others)``, ``model.loss(logits, others, target, criterion)``, and
+``model.encoder``, whose parameters learn at their own rate. A system with a loss of its own is no special case.
 
 Not here: how the parts are made (``build``).
 """
