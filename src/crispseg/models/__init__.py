@@ -4,8 +4,8 @@ from crispseg.models.attaching import adapter_parameters, attach, detach, load_a
 from crispseg.models.build import build_model
 from crispseg.models.decoders import FCNDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
+from crispseg.models.network import SegmentationModel, SegmentationNetwork
 from crispseg.models.refined import RefinedDecoder
-from crispseg.models.segmenter import SegmentationModel, SegmentationNetwork
 
 __all__ = [
     "FCNDecoder",

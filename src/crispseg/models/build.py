@@ -13,8 +13,8 @@ from torch import nn
 from crispseg.errors import UsageError, nearest
 from crispseg.models.decoders import Decoder, FCNDecoder, FusedDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
+from crispseg.models.network import AuxiliaryHead, SegmentationModel
 from crispseg.models.refined import RefinedDecoder
-from crispseg.models.segmenter import AuxiliaryHead, SegmentationModel
 from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
 

@@ -4,7 +4,7 @@ Contract: ``forward(maps)`` returns logits on the grid of one of the maps; ``out
 is supervised; ``loss`` says how. A decoder with one fused map has ``features(maps)`` and ``head`` too, so that it can
 be refined (``crispseg.models.refined``).
 
-Not here: the decoder placement of the neck (``refined``), upsampling to the image (``segmenter``).
+Not here: the decoder placement of the neck (``refined``), upsampling to the image (``network``).
 """
 
 import math
