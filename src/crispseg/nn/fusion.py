@@ -12,10 +12,11 @@ from crispseg.nn.sdc import resize
 class FeatureFusion(nn.Module):
     """Residual fusion of features u with a response y, exactly u at the start.
 
-        f = u + Conv1×1([u ; y])
+        f = u + Conv1×1([r ; y])
 
-    With zero weights this is the same family of maps as Conv1×1([u ; y]) initialised to pass u through, and exact in
-    every precision. The concatenation is never built: the convolution is split into its two halves.
+    r is u, or a narrower map made of it. With zero weights this is the same family of maps as Conv1×1([u ; y]) initialised
+    to pass u through, and exact in every precision. The concatenation is never built: the convolution is split into its
+    two halves.
 
     Parameters
     ----------
@@ -23,6 +24,8 @@ class FeatureFusion(nn.Module):
         Channels of u and of the result.
     response_channels
         Channels of y; default ``channels``.
+    mixed_channels
+        Channels of r, what is mixed with y in the place of u; default: u itself.
     identity
         Start with zero weights (exactly u). Otherwise the 1×1 convolution has PyTorch's default initialisation.
 
@@ -38,16 +41,23 @@ class FeatureFusion(nn.Module):
     True
     """
 
-    def __init__(self, channels: int, response_channels: int | None = None, *, identity: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        response_channels: int | None = None,
+        mixed_channels: int | None = None,
+        *,
+        identity: bool = True,
+    ) -> None:
         super().__init__()
-        self.channels = channels
-        self.mix = nn.Conv2d(channels + (response_channels or channels), channels, 1)
+        self.mixed = mixed_channels or channels
+        self.mix = nn.Conv2d(self.mixed + (response_channels or channels), channels, 1)
         if identity:
             nn.init.zeros_(self.mix.weight)
             assert self.mix.bias is not None
             nn.init.zeros_(self.mix.bias)
 
-    def forward(self, u: Tensor, y: Tensor) -> Tensor:
-        """Return f (B, C, H, W); y (B, C_y, any, any) is brought to the grid of u bilinearly."""
-        W_u, W_y = self.mix.weight.split([self.channels, self.mix.in_channels - self.channels], dim=1)
-        return u + F.conv2d(u, W_u, self.mix.bias) + resize(F.conv2d(y, W_y), u)
+    def forward(self, u: Tensor, y: Tensor, r: Tensor | None = None) -> Tensor:
+        """Return f (B, C, H, W); y (B, C_y, any, any) is brought to the grid of u bilinearly, r has it."""
+        W_r, W_y = self.mix.weight.split([self.mixed, self.mix.in_channels - self.mixed], dim=1)
+        return u + F.conv2d(u if r is None else r, W_r, self.mix.bias) + resize(F.conv2d(y, W_y), u)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from crispseg.nn.operators import NEEDS_GUIDE
-from crispseg.nn.sdn import SemanticDiffusion
+from crispseg.nn.sdn import SemanticDiffusion, inner_width
 
 
 class SemanticDiffusionNeck(nn.Module):
@@ -24,6 +24,8 @@ class SemanticDiffusionNeck(nn.Module):
     ----------
     channels
         Channels of each map, finest first, or those of the deepest map alone. A level of 0 channels passes through.
+    width
+        As in :class:`SemanticDiffusion`: wider maps are worked on in so many channels, and so is the deepest one's guide.
     options
         Passed on to :class:`SemanticDiffusion`: ``operator``, ``similarity``, ``scale``, ``contrast``, ….
 
@@ -45,18 +47,17 @@ class SemanticDiffusionNeck(nn.Module):
     [True, True]
     """
 
-    def __init__(self, channels: int | Sequence[int], **options: Any) -> None:
+    def __init__(self, channels: int | Sequence[int], *, width: int | None = None, **options: Any) -> None:
         super().__init__()
         self.single = isinstance(channels, int)
         self.channels = [channels] if isinstance(channels, int) else list(channels)
-        guides = [*self.channels[1:], self.channels[-1]]
+        guides = [*self.channels[1:], inner_width(self.channels[-1], width)]
         self.levels = nn.ModuleList(
-            SemanticDiffusion(c, guide, **options) if c else nn.Identity()
+            SemanticDiffusion(c, guide, width=width, **options) if c else nn.Identity()
             for c, guide in zip(self.channels, guides, strict=True)
         )
-        deepest = self.channels[-1]
         guided = options.get("operator", "sdn") in NEEDS_GUIDE
-        self.guide = nn.Conv2d(deepest, deepest, 3, stride=2, padding=1, bias=False) if guided else nn.Identity()
+        self.guide = _own_guide(self.channels[-1], guides[-1]) if guided else nn.Identity()
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Refine ``features``, maps (B, C_i, H_i, W_i), finest first; shapes do not change."""
@@ -68,3 +69,9 @@ class SemanticDiffusionNeck(nn.Module):
         return passed + [
             level(u, v) if c else u for c, level, u, v in zip(self.channels, self.levels, refined, guides, strict=True)
         ]
+
+
+def _own_guide(channels: int, width: int) -> nn.Module:
+    """A 3×3 stride-2 convolution; if the guide is narrower than the map, after a 1×1 that makes it so."""
+    stride_2 = nn.Conv2d(width, width, 3, stride=2, padding=1, bias=False)
+    return stride_2 if width == channels else nn.Sequential(nn.Conv2d(channels, width, 1, bias=False), stride_2)

@@ -17,7 +17,10 @@ class SemanticDiffusion(nn.Module):
 
         SDN(u, v) = u + Conv1×1([u ; ReLU(BN(SDC(u, v)))])
 
-    Exactly u at the start (``identity``), so that it can be put into a trained network.
+    Exactly u at the start (``identity``), so that it can be put into a trained network. With ``width`` N < C the work
+    is done in N channels, with a 1×1 convolution R before it; u itself still passes whole:
+
+        SDN(u, v) = u + Conv1×1([r ; ReLU(BN(SDC(r, v)))]),   r = R u
 
     Parameters
     ----------
@@ -27,6 +30,8 @@ class SemanticDiffusion(nn.Module):
         Channels of v; default C.
     operator
         ``"sdn"``, or a control in its place: ``"conv"`` (plain convolution), ``"central"`` (S ≡ 1).
+    width
+        N, the most channels that the operator works in; None: C. Weights then grow as C·N + N², not as C².
     norm
         Batch norm and ReLU on y before fusion, as public re-implementations have it. Without, y goes in as it is.
     identity
@@ -38,11 +43,11 @@ class SemanticDiffusion(nn.Module):
     Raises
     ------
     ValueError
-        No operator of that name; options that do not fit it.
+        No operator of that name; options that do not fit it; a ``width`` below 1.
 
     References
     ----------
-    SDN, arXiv 2302.02057, section 3.
+    SDN, arXiv 2302.02057, section 3; ``width`` is ours.
 
     Examples
     --------
@@ -58,6 +63,7 @@ class SemanticDiffusion(nn.Module):
         guide_channels: int | None = None,
         *,
         operator: str = "sdn",
+        width: int | None = None,
         norm: bool = True,
         identity: bool = True,
         **options: Any,
@@ -65,10 +71,24 @@ class SemanticDiffusion(nn.Module):
         super().__init__()
         if operator not in OPERATORS:
             raise ValueError(f"no operator {operator!r}{nearest(operator, OPERATORS)}")
-        self.operator = OPERATORS[operator](channels, guide_channels or channels, **options)
-        self.norm = nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU()) if norm else nn.Identity()
-        self.fusion = FeatureFusion(channels, identity=identity)
+        inner = inner_width(channels, width)
+        self.reduce = nn.Conv2d(channels, inner, 1, bias=False) if inner < channels else nn.Identity()
+        self.operator = OPERATORS[operator](inner, guide_channels or channels, **options)
+        self.norm = nn.Sequential(nn.BatchNorm2d(inner), nn.ReLU()) if norm else nn.Identity()
+        self.fusion = FeatureFusion(channels, inner, inner, identity=identity)
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Return SDN(u, v), the shape of u (B, C, H, W); v is (B, D, any, any)."""
-        return self.fusion(u, self.norm(self.operator(u, v)))
+        r = self.reduce(u)
+        return self.fusion(u, self.norm(self.operator(r, v)), r)
+
+
+def inner_width(channels: int, width: int | None) -> int:
+    """Channels that a map of ``channels`` is worked on in. ValueError for a ``width`` below 1.
+
+    >>> inner_width(960, 128), inner_width(40, 128), inner_width(960, None)
+    (128, 40, 960)
+    """
+    if width is not None and width < 1:
+        raise ValueError(f"width must be at least 1, or None, found {width}")
+    return channels if width is None else min(width, channels)
