@@ -14,9 +14,9 @@ class FeatureFusion(nn.Module):
 
         f = u + Conv1×1([r ; y])
 
-    r is u, or a narrower map made of it. With zero weights this is the same family of maps as Conv1×1([u ; y]) initialised
-    to pass u through, and exact in every precision. The concatenation is never built: the convolution is split into its
-    two halves.
+    r is u, or a narrower map made of it. With zero weights this is the same family of maps as Conv1×1([u ; y])
+    initialised to pass u through, and exact in every precision. The concatenation is never built: the convolution is
+    split into its two halves.
 
     Parameters
     ----------

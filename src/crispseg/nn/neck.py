@@ -25,7 +25,7 @@ class SemanticDiffusionNeck(nn.Module):
     channels
         Channels of each map, finest first, or those of the deepest map alone. A level of 0 channels passes through.
     width
-        As in :class:`SemanticDiffusion`: wider maps are worked on in so many channels, and so is the deepest one's guide.
+        As in :class:`SemanticDiffusion`: wider maps are worked on in so many channels, the deepest one's guide too.
     options
         Passed on to :class:`SemanticDiffusion`: ``operator``, ``similarity``, ``scale``, ``contrast``, ….
 
