@@ -24,6 +24,7 @@ from crispseg.files import write_bytes, write_json
 from crispseg.losses import Criterion
 from crispseg.training import checkpoint, optimisation, sources
 from crispseg.training.log import Log
+from crispseg.training.memory import keep_freed_memory
 from crispseg.training.order import mix
 from crispseg.training.validation import TOLERANCES, validate
 
@@ -48,6 +49,8 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     _check(config)
     _open_folder(config, out, resume)
     fabric = _fabric(config)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     t = config.training
     train_set, val_set = sources.data_sets(config.data)
     steps = -(-t.epochs * len(train_set) // t.batch_size)

@@ -1,0 +1,138 @@
+"""A study: rows of one question, each trained with several seeds on the same recipe, evaluated, kept as JSON.
+
+    python -m experiments.study experiments/studies/controls.yaml            # train and evaluate what is missing
+    python -m experiments.study experiments/studies/controls.yaml --list     # say what is there
+
+A study file names a base config, what all rows change in it, and what each row changes. The run of a row and a seed is
+the folder ``runs/STUDY/ROW-sSEED``, its numbers on val and on test are ``experiments/results/STUDY/ROW-sSEED.json``. It
+can be killed at any moment and started again, also twice at once: a run goes on from its checkpoint, one that another
+process trains is left to it. Choices are made on val; test is for reporting.
+
+Not here: tables (``experiments.table``), differences with an interval (``crispseg compare``).
+"""
+
+import argparse
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from crispseg import config as configs
+from crispseg.config import Config
+from crispseg.data import find_samples
+from crispseg.evaluation import run_maps, suite
+from crispseg.files import write_json
+from crispseg.runs import environment, load_run
+from crispseg.training import train
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Study:
+    """A question: its rows by name, each a config, its seeds, and the size (height, width) its labels are read at."""
+
+    name: str
+    rows: dict[str, Config]
+    seeds: tuple[int, ...]
+    label_size: tuple[int, int] | None
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Every (row, seed), all rows of one seed before the next."""
+        return [(row, seed) for seed in self.seeds for row in self.rows]
+
+    def result(self, row: str, seed: int) -> Path:
+        """The file with the numbers of a run."""
+        return HERE / "results" / self.name / f"{row}-s{seed}.json"
+
+
+def read_study(path: Path) -> Study:
+    """Read a study file; an unknown key in a row is an error that names the nearest known one."""
+    tree = yaml.safe_load(path.read_text())
+    base = yaml.safe_load(Path(tree["base"]).read_text())
+    rows = {}
+    for name, changes in tree["rows"].items():
+        changed = json.loads(json.dumps(base))
+        for key, value in {**tree.get("all", {}), **changes}.items():
+            *parents, leaf = key.split(".")
+            branch = changed
+            for parent in parents:
+                branch = branch.setdefault(parent, {})
+            branch[leaf] = value
+        rows[name] = configs.from_dict(changed)
+    size = tree.get("label_size")
+    return Study(path.stem, rows, tuple(tree["seeds"]), tuple(size) if size else None)
+
+
+def carry_out(study: Study, row: str, seed: int, folder: Path) -> None:
+    """Train a run as far as it is not, evaluate it on val and test, and write its numbers."""
+    config = configs.from_dict({**configs.to_dict(study.rows[row]), "seed": seed})
+    if not (folder / "metrics.json").is_file():
+        train(config, folder, resume=(folder / "config.yaml").is_file())
+    elif changed := configs.differences(configs.read(folder / "config.yaml"), config):
+        raise SystemExit(f"{folder} was trained with another config ({'; '.join(changed)}); move it away")
+    run = load_run(folder)
+    data = run.config.data
+    results = {}
+    for split in (data.val_split, "test"):
+        samples, classes = find_samples(data.root, split, data.layout)
+        found = suite(run_maps(run, samples, label_size=study.label_size), classes.names, classes.ignore_index)
+        results[split] = found.summary()
+    training = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "environment")}
+    write_json(
+        study.result(row, seed),
+        {
+            "row": row,
+            "seed": seed,
+            "label_size": study.label_size,
+            "config": configs.to_dict(run.config),
+            "training": {**training["metrics"], **training["environment"]},
+            "evaluation": environment(),
+            "results": results,
+        },
+    )
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[bool]:
+    """Whether this process is the one that works on ``path``; the claim ends with the process, however it ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="+", type=Path)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these of the study's")
+    parser.add_argument("--list", action="store_true")
+    arguments = parser.parse_args()
+    for study in map(read_study, arguments.studies):
+        for row, seed in study.runs():
+            if arguments.seeds and seed not in arguments.seeds:
+                continue
+            folder, done = arguments.runs / study.name / f"{row}-s{seed}", study.result(row, seed).is_file()
+            if arguments.list:
+                state = "done" if done else "begun" if folder.is_dir() else "missing"
+                print(f"{state:8} {study.name}/{row}-s{seed}")
+                continue
+            if done:
+                continue
+            with alone(folder) as mine:
+                if mine and not study.result(row, seed).is_file():
+                    print(f"{study.name}/{row}-s{seed}", flush=True)
+                    carry_out(study, row, seed, folder)
+
+
+if __name__ == "__main__":
+    main()
