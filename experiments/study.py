@@ -45,10 +45,6 @@ class Study:
         """Every (row, seed), all rows of one seed before the next."""
         return [(row, seed) for seed in self.seeds for row in self.rows]
 
-    def result(self, row: str, seed: int) -> Path:
-        """The file with the numbers of a run."""
-        return HERE / "results" / self.name / f"{row}-s{seed}.json"
-
 
 def read_study(path: Path) -> Study:
     """Read a study file; an unknown key in a row is an error that names the nearest known one."""
@@ -68,8 +64,8 @@ def read_study(path: Path) -> Study:
     return Study(path.stem, rows, tuple(tree["seeds"]), tuple(size) if size else None)
 
 
-def carry_out(study: Study, row: str, seed: int, folder: Path) -> None:
-    """Train a run as far as it is not, evaluate it on val and test, and write its numbers."""
+def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> None:
+    """Train a run into ``folder`` as far as it is not, evaluate it on val and test, and write its numbers."""
     config = configs.from_dict({**configs.to_dict(study.rows[row]), "seed": seed})
     if not (folder / "metrics.json").is_file():
         train(config, folder, resume=(folder / "config.yaml").is_file())
@@ -84,9 +80,10 @@ def carry_out(study: Study, row: str, seed: int, folder: Path) -> None:
         results[split] = found.summary()
     training = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "environment")}
     write_json(
-        study.result(row, seed),
+        result,
         {
             "row": row,
+            "order": list(study.rows).index(row),
             "seed": seed,
             "label_size": study.label_size,
             "config": configs.to_dict(run.config),
@@ -114,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these of the study's")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
@@ -121,17 +119,15 @@ def main() -> None:
         for row, seed in study.runs():
             if arguments.seeds and seed not in arguments.seeds:
                 continue
-            folder, done = arguments.runs / study.name / f"{row}-s{seed}", study.result(row, seed).is_file()
+            name = f"{study.name}/{row}-s{seed}"
+            folder, result = arguments.runs / name, arguments.results / f"{name}.json"
             if arguments.list:
-                state = "done" if done else "begun" if folder.is_dir() else "missing"
-                print(f"{state:8} {study.name}/{row}-s{seed}")
-                continue
-            if done:
+                print(f"{'done' if result.is_file() else 'begun' if folder.is_dir() else 'missing':8} {name}")
                 continue
             with alone(folder) as mine:
-                if mine and not study.result(row, seed).is_file():
-                    print(f"{study.name}/{row}-s{seed}", flush=True)
-                    carry_out(study, row, seed, folder)
+                if mine and not result.is_file():
+                    print(name, flush=True)
+                    carry_out(study, row, seed, folder, result)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,28 @@
-"""From run folders to a table: evaluate each run, keep the numbers as JSON, write the Markdown table into a document.
+"""From the JSON files of a study to its tables: one line a row, mean ± standard deviation over its seeds.
 
-    python -m experiments.table camvid-half runs/camvid-half-* --split test --label-size 180 240 --page docs/results.md
+    python -m experiments.table controls solver        # writes them into docs/results.md
+    python -m experiments.table controls --split val --classes
 
-The JSON of each run goes to ``experiments/results/PROTOCOL/RUN.json``; the table is made from these files alone and
-replaces what stands between ``<!-- table PROTOCOL -->`` and ``<!-- /table -->``. ``--no-evaluate`` remakes the table
-from the files that are there.
+A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
+study's name, with ``-val`` for the validation split and ``-classes`` for the IoU of each class.
 
-Not here: training (``crispseg train``), differences with an interval (``crispseg compare``).
+Not here: training and evaluating (``experiments.study``), differences with an interval (``crispseg compare``).
 """
 
 import argparse
 import json
 import re
+import statistics
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crispseg.data import find_samples
-from crispseg.evaluation import run_maps, suite
-from crispseg.files import write_json, write_text
-from crispseg.runs import environment, load_run
+from crispseg.files import write_text
 
-RESULTS = Path(__file__).parent / "results"
-COLUMNS = {
+HERE = Path(__file__).parent
+Result = dict[str, Any]
+COLUMNS: dict[str, Callable[[Result], float]] = {
     "mIoU": lambda r: r["miou"],
     "boundary F 1 px": lambda r: r["boundary_f"]["1"],
     "3 px": lambda r: r["boundary_f"]["3"],
@@ -31,39 +32,53 @@ COLUMNS = {
 }
 
 
-def measure(path: Path, split: str, label_size: tuple[int, int] | None) -> dict[str, Any]:
-    """Evaluate the run in ``path`` on a split of its own data set."""
-    run = load_run(path)
-    data, model, training = run.config.data, run.config.model, json.loads((path / "metrics.json").read_text())
-    samples, classes = find_samples(data.root, split, data.layout)
-    result = suite(run_maps(run, samples, label_size=label_size), classes.names, classes.ignore_index).summary()
-    return {
-        "run": path.name,
-        "neck": model.neck,
-        "placement": "–" if model.neck == "none" else model.placement,
-        "seed": run.config.seed,
-        "split": split,
-        "label_size": label_size,
-        "training": {**training, **json.loads((path / "environment.json").read_text())},
-        "evaluation": environment(),
-        "result": result,
-    }
+def read_results(folder: Path) -> dict[str, list[Result]]:
+    """The runs of a study by row, in the order in which a study file named them, and by seed."""
+    found = sorted(
+        (json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: (r["order"], r["seed"])
+    )
+    rows: dict[str, list[Result]] = {}
+    for run in found:
+        rows.setdefault(run["row"], []).append(run)
+    return rows
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The Markdown table of ``rows``: values in %, then what each run cost and where it ran."""
-    head = ["neck", "placement", "seed", *COLUMNS, "parameters", "training", "commit"]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 3 + "---:|" * len(COLUMNS) + "---:|---:|---|"]
-    for row in sorted(rows, key=lambda r: (r["neck"] != "none", r["placement"], r["neck"], r["seed"])):
-        training = row["training"]
-        values = [f"{100 * column(row['result']):.1f}" for column in COLUMNS.values()]
-        cost = [f"{training['parameters'] / 1e6:.2f} M", f"{training['seconds'] / 60:.0f} min", training["commit"]]
-        lines.append("| " + " | ".join([row["neck"], row["placement"], str(row["seed"]), *values, *cost]) + " |")
-    machine = rows[0]["training"]["machine"]
-    where = f"{machine['gpu'] or machine['processor']}, {machine['threads']} thread(s) a run"
-    split, images = rows[0]["split"], rows[0]["result"]["images"]
-    lines.append(f"\nValues in %, on the {images} images of {split}; best checkpoint chosen on val. Machine: {where}.")
+def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable[[Result], float]]) -> str:
+    """The Markdown table: values in %, then what each run cost and where it ran."""
+    head = ["row", "seeds", *columns, "parameters", "training"]
+    lines = [_line(head), "|---|---|" + "---:|" * (len(columns) + 2)]
+    for name, runs in rows.items():
+        values = [_spread([100 * column(run["results"][split]) for run in runs]) for column in columns.values()]
+        parameters = runs[0]["training"]["parameters"] / 1e6
+        minutes = statistics.median(run["training"]["seconds"] for run in runs) / 60
+        lines.append(
+            _line(
+                [
+                    name,
+                    ", ".join(str(run["seed"]) for run in runs),
+                    *values,
+                    f"{parameters:.2f} M",
+                    f"{minutes:.0f} min",
+                ]
+            )
+        )
+    runs = [run for runs in rows.values() for run in runs]
+    machines = {(t["machine"]["gpu"] or t["machine"]["processor"], t["machine"]["threads"]) for t in _trainings(runs)}
+    where = "; ".join(f"{name}, {threads} thread(s) a run" for name, threads in sorted(machines))
+    commits = ", ".join(sorted({t["commit"] for t in _trainings(runs)}))
+    images = runs[0]["results"][split]["images"]
+    lines.append(
+        f"\nValues in %, on the {images} images of {split}, mean ± standard deviation over the seeds; best checkpoint "
+        f"chosen on val. Trained at {commits} on: {where}; times are wall-clock of a machine that did other work too."
+    )
     return "\n".join(lines)
+
+
+def classes(rows: dict[str, list[Result]], split: str) -> dict[str, Callable[[Result], float]]:
+    """One column a class, thin ones first: by the share of a class's true pixels that are boundary."""
+    found = next(iter(rows.values()))[0]["results"][split]["per_class"]
+    thin = sorted(found, key=lambda name: -found[name]["true_boundary_pixels"] / max(1, found[name]["true_pixels"]))
+    return {name: partial(_class_iou, name) for name in thin}
 
 
 def replace_table(page: Path, name: str, text: str) -> None:
@@ -75,26 +90,40 @@ def replace_table(page: Path, name: str, text: str) -> None:
     write_text(page, content)
 
 
+def _class_iou(name: str, result: Result) -> float:
+    return float(result["per_class"][name]["iou"])
+
+
+def _trainings(runs: list[Result]) -> list[Result]:
+    return [run["training"] for run in runs]
+
+
+def _spread(values: list[float]) -> str:
+    mean = f"{statistics.mean(values):.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("protocol")
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--label-size", type=int, nargs=2)
-    parser.add_argument("--page", type=Path)
-    parser.add_argument("--no-evaluate", action="store_true")
+    parser.add_argument("studies", nargs="+")
+    parser.add_argument("--split", default="test", choices=("test", "val"))
+    parser.add_argument("--classes", action="store_true", help="IoU of each class instead of the means")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--print", action="store_true", help="print, write nothing")
     arguments = parser.parse_args()
-    folder = RESULTS / arguments.protocol
-    if not arguments.no_evaluate:
-        size = tuple(arguments.label_size) if arguments.label_size else None
-        for path in arguments.runs:
-            write_json(folder / f"{path.name}.json", measure(path, arguments.split, size))
-            print(folder / f"{path.name}.json")
-    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    text = table(rows)
-    print(text)
-    if arguments.page:
-        replace_table(arguments.page, arguments.protocol, text)
+    for study in arguments.studies:
+        rows = read_results(arguments.results / study)
+        columns = classes(rows, arguments.split) if arguments.classes else COLUMNS
+        text = table(rows, arguments.split, columns)
+        print(text)
+        name = study + ("-val" if arguments.split == "val" else "") + ("-classes" if arguments.classes else "")
+        if not arguments.print:
+            replace_table(arguments.page, name, text)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""The experiments' driver on a small real study: train, evaluate, go on after a cut, tables from the files alone."""
+
+import json
+import sys
+
+import pytest
+import yaml
+
+from crispseg import UsageError
+from experiments import study, table
+
+
+@pytest.fixture
+def question(scenes, tmp_path):
+    base = {
+        "data": {"root": str(scenes), "crop": [32, 32], "workers": 0},
+        "model": {"pretrained": False, "decoder_channels": 16},
+        "training": {"batch_size": 4, "epochs": 1, "accelerator": "cpu"},
+    }
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
+    tree = {
+        "base": str(tmp_path / "base.yaml"),
+        "label_size": [32, 48],
+        "seeds": [0, 1],
+        "all": {"model.placement": "decoder"},
+        "rows": {"sdn": {"model.neck_options.similarity": "gaussian"}, "none": {"model.neck": "none"}},
+    }
+    path = tmp_path / "does_it_help.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def carry_out(monkeypatch, module, tmp_path, *words):
+    monkeypatch.setattr(sys, "argv", ["x", *map(str, words), "--results", str(tmp_path / "results")])
+    module.main()
+
+
+def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(question, tmp_path, monkeypatch, capsys):
+    words = (question, "--runs", tmp_path / "runs")
+    carry_out(monkeypatch, study, tmp_path, *words, "--seeds", "0")
+    assert capsys.readouterr().out.count("does_it_help/") == 2
+    carry_out(monkeypatch, study, tmp_path, *words)
+    assert [line.split("/")[1] for line in capsys.readouterr().out.split()] == ["sdn-s1", "none-s1"]
+    carry_out(monkeypatch, study, tmp_path, *words, "--list")
+    assert capsys.readouterr().out.split()[::2] == ["done"] * 4
+
+    found = json.loads((tmp_path / "results" / "does_it_help" / "sdn-s1.json").read_text())
+    assert found["config"]["model"]["neck_options"]["similarity"] == "gaussian"
+    assert (found["config"]["seed"], found["label_size"]) == (1, [32, 48])
+    page = tmp_path / "results.md"
+    page.write_text("before\n<!-- table does_it_help -->\nold\n<!-- /table -->\nafter\n")
+    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page)
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    rows = [line.split(" | ") for line in lines if line.startswith("|")][2:]
+    assert [row[:2] for row in rows] == [["| sdn", "0, 1"], ["| none", "0, 1"]]
+    both = [
+        json.loads((tmp_path / "results" / "does_it_help" / f"none-s{s}.json").read_text())["results"]["test"]["miou"]
+        for s in (0, 1)
+    ]
+    assert rows[1][2].split(" ± ")[0] == f"{50 * sum(both):.1f}"
+
+
+def test_a_run_that_another_process_trains_is_left_to_it(question, tmp_path, monkeypatch, capsys):
+    with study.alone(tmp_path / "runs" / "does_it_help" / "sdn-s0") as mine:
+        assert mine
+        carry_out(monkeypatch, study, tmp_path, question, "--runs", tmp_path / "runs", "--seeds", "0")
+    assert capsys.readouterr().out.split() == ["does_it_help/none-s0"]
+
+
+def test_a_row_that_asks_for_what_is_not_known_is_an_error(question):
+    tree = yaml.safe_load(question.read_text())
+    tree["rows"]["sdn"] = {"model.nek": "sdn"}
+    question.write_text(yaml.safe_dump(tree))
+    with pytest.raises(UsageError, match="unknown key 'model.nek'"):
+        study.read_study(question)
+
+
+def test_a_table_needs_its_markers(question, tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text("no table here")
+    with pytest.raises(SystemExit, match="expected one pair of markers <!-- table x -->"):
+        table.replace_table(page, "x", "text")
