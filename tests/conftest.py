@@ -1,11 +1,38 @@
-"""What every test shares: one thread (the suite runs on two cores beside other work), and a small real data set."""
+"""What every test shares: one thread (the suite runs on two cores beside other work), a small real data set, and
+``--authors DIR``: the folder of the checkouts of papers' own code, beside which our networks are run.
+"""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from crispseg.data.scenes import write_scenes
+
+
+def pytest_addoption(parser):
+    parser.addoption("--authors", type=Path, help="folder of the authors' checkouts, by repository name")
+
+
+@pytest.fixture(scope="session")
+def authors(request, tmp_path_factory):
+    """``authors(script, repository)``: the folder that ``script`` filled by running the authors' own code.
+
+    ``python script DIR/repository FOLDER`` runs as a process of its own, since that code brings its own module names
+    and warnings. The test is skipped without ``--authors DIR`` or where DIR holds no such checkout.
+    """
+
+    def run(script: Path, repository: str) -> Path:
+        root = request.config.getoption("--authors")
+        if root is None or not (root / repository).is_dir():
+            pytest.skip(f"needs --authors DIR with a checkout of {repository}")
+        folder = tmp_path_factory.mktemp(script.stem)
+        subprocess.run([sys.executable, script, (root / repository).absolute(), folder], check=True)
+        return folder
+
+    return run
 
 
 @pytest.fixture(autouse=True, scope="session")

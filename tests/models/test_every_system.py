@@ -1,0 +1,176 @@
+"""Every system of ``build_model``, held to the same promises: a new one is one line of SYSTEMS and inherits them all.
+
+Not here: what only one system promises (its own file), that it is its authors' network (``parity/``).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from crispseg import build_model
+from crispseg.losses import Criterion
+from crispseg.models.build import DECODERS
+from crispseg.nn.operators import OPERATORS
+
+CLASSES = 5
+
+
+@dataclass(frozen=True)
+class System:
+    """One system at its smallest: what to build, and the learning rate at which it overfits four images."""
+
+    encoder: str
+    decoder: str
+    options: dict[str, Any] = field(default_factory=dict)
+    lr: float = 3e-3
+
+    def build(self, neck: str = "sdn", seed: int = 0, **options: Any):
+        torch.manual_seed(seed)
+        options = {"pretrained": False, "neck": neck, **self.options, **options}
+        return build_model(self.encoder, self.decoder, CLASSES, **options).eval()
+
+
+SYSTEMS = [
+    System("tf_efficientnet_lite0", "fcn", {"decoder_channels": 32}),
+    System("tf_efficientnet_lite0", "semantic_fpn", {"decoder_channels": 32}),
+]
+every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.decoder)
+with_and_without = pytest.mark.parametrize("neck", ["none", "sdn"])
+
+
+def test_every_decoder_of_the_registry_is_held_to_it():
+    assert {system.decoder for system in SYSTEMS} == set(DECODERS)
+
+
+def scenes(count=4, size=64):
+    """Images of four quadrants, each of one class and its colour, and a strip of void; and their labels."""
+    generator = torch.Generator().manual_seed(0)
+    quadrants = torch.randint(0, CLASSES, (count, 2, 2), generator=generator)
+    labels = quadrants.repeat_interleave(size // 2, 1).repeat_interleave(size // 2, 2)
+    colours = torch.rand(CLASSES, 3, generator=generator)
+    images = colours[labels].permute(0, 3, 1, 2) + 0.02 * torch.randn(count, 3, size, size, generator=generator)
+    labels[:, :2] = 255
+    return images.clamp(0, 1), labels
+
+
+@every_system
+@pytest.mark.parametrize("neck", OPERATORS)
+def test_with_a_fresh_neck_the_logits_are_those_without_it_to_the_bit(system, neck):
+    images = torch.rand(2, 3, 60, 80)
+    with torch.no_grad():
+        assert torch.equal(system.build(neck)(images), system.build("none")(images))
+
+
+@every_system
+@with_and_without
+def test_any_size_comes_back_at_that_size_and_finite(system, neck):
+    model = system.build(neck)
+    for height, width in [(1, 1), (31, 33), (64, 64), (45, 97)]:
+        with torch.no_grad():
+            logits = model(torch.rand(1, 3, height, width))
+        assert logits.shape == (1, CLASSES, height, width)
+        assert logits.isfinite().all()
+
+
+@every_system
+def test_in_eval_an_image_has_one_answer_alone_or_in_a_batch(system):
+    model, images = system.build(), torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        logits = model(images)
+        assert torch.equal(model(images), logits)
+        assert torch.equal(model(images, aux=True)[0], logits)
+        torch.testing.assert_close(model(images[1:2]), logits[1:2], atol=1e-4, rtol=1e-4)
+
+
+@every_system
+@with_and_without
+def test_a_step_reaches_every_weight(system, neck):
+    model = system.build(neck).train()
+    images, labels = scenes(size=96)
+    loss = model.loss(*model(images, aux=True), labels, Criterion())
+    loss.backward()
+    assert loss.isfinite() and loss > 0
+    without = [name for name, p in model.named_parameters() if p.grad is None]
+    assert without == [], "weights that no loss depends on"
+    assert [name for name, p in model.named_parameters() if not p.grad.isfinite().all()] == []
+
+
+@every_system
+def test_void_alone_gives_no_gradient_that_is_not_finite(system):
+    model = system.build().train()
+    images, labels = scenes(count=2)
+    loss = model.loss(*model(images, aux=True), torch.full_like(labels, 255), Criterion())
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+@every_system
+@with_and_without
+def test_weights_go_through_safetensors(system, neck, tmp_path):
+    model, other = system.build(neck), system.build(neck, seed=1)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert not torch.equal(other(images), model(images))
+        other.load_state_dict(load_file(tmp_path / "model.safetensors"))
+        assert torch.equal(other(images), model(images))
+
+
+@every_system
+def test_the_controls_have_equally_many_weights(system):
+    conv, central = (sum(p.numel() for p in system.build(neck).parameters()) for neck in ("conv", "central"))
+    assert conv == central > sum(p.numel() for p in system.build("none").parameters())
+
+
+@every_system
+def test_in_bf16_the_logits_are_nearly_the_same_and_the_step_is_finite(system):
+    model = system.build()
+    images, labels = scenes(count=2)
+    with torch.no_grad():
+        exact = model(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(images)
+    assert (mixed.float() - exact).norm() < 0.1 * exact.norm()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.train().loss(*model(images, aux=True), labels, Criterion())
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.slow
+@every_system
+@pytest.mark.parametrize("way", ["compile", "export"])
+def test_compiled_or_exported_the_logits_are_the_same(system, way):
+    model, images = system.build(), torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        for p in model.neck.parameters():  # away from the identity, so that the neck shows
+            p.add_(0.05 * torch.randn_like(p))
+        expected = model(images)
+        if way == "compile":
+            torch.compiler.reset()
+            other = torch.compile(model, fullgraph=True)
+        else:
+            other = torch.export.export(model, (images,)).module()
+        torch.testing.assert_close(other(images), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@every_system
+def test_it_overfits_four_images(system):
+    model = system.build().train()
+    images, labels = scenes(size=128)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=system.lr)
+    for _ in range(100):
+        logits, others = model(images, aux=True)
+        if (logits.argmax(1) == labels)[labels != 255].float().mean() > 0.95:
+            return
+        optimizer.zero_grad()
+        model.loss(logits, others, labels, Criterion()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    pytest.fail("after 100 steps more than 5 % of the pixels it was trained on are wrong")
