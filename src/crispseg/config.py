@@ -63,6 +63,7 @@ class NeckConfig:
         kernel_size: Size of W.
         dilation: Distance between taps, in pixels of the map.
         groups: Groups of W.
+        width: Most channels that the neck works in; wider maps are narrowed to it and back. None: their own.
         norm: Batch norm and ReLU on the response before fusion.
     """
 
@@ -73,6 +74,7 @@ class NeckConfig:
     kernel_size: int = 3
     dilation: int = 1
     groups: int = 1
+    width: int | None = None
     norm: bool = True
 
 
@@ -89,6 +91,12 @@ class ModelConfig:
         decoder_channels: Width of the decoder.
         auxiliary: Add an auxiliary head on an encoder map.
         neck_options: Options of the neck.
+        factory: A network of your own in the place of encoder and decoder, "PATH.py:FACTORY" with
+            FACTORY(num_classes) -> nn.Module. Training runs that file. The neck is put in by crispseg.attach.
+        normalise: What the factory's network is given: images normalised with ImageNet's mean and deviation, or
+            ("none") RGB in [0, 1].
+        at: Where in the factory's network the neck sits; null: the border between its encoder and its decoder.
+        side: With at: refine what that submodule gives ("output") or takes ("input").
     """
 
     encoder: str = "tf_efficientnet_lite0"
@@ -99,6 +107,10 @@ class ModelConfig:
     decoder_channels: int = 128
     auxiliary: bool = False
     neck_options: NeckConfig = dataclasses.field(default_factory=NeckConfig)
+    factory: str | None = None
+    normalise: Literal["imagenet", "none"] = "imagenet"
+    at: str | None = None
+    side: Literal["output", "input"] = "output"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,18 +205,24 @@ def check_keys(tree: Any, kind: type = Config, where: str = "") -> None:
 
 def differences(a: Config, b: Config) -> list[str]:
     """Return ``key: value in a != value in b`` for every leaf in which two configs differ."""
-    flat_a, flat_b = _flat(to_dict(a)), _flat(to_dict(b))
+    flat_a, flat_b = leaves(to_dict(a)), leaves(to_dict(b))
     return [f"{key}: {flat_a[key]!r} != {flat_b[key]!r}" for key in flat_a if flat_a[key] != flat_b[key]]
 
 
 def read(path: str | os.PathLike[str]) -> Config:
     """Read a resolved config file. DataError if it is no YAML, UsageError if it has an unknown key."""
+    config: Config = from_dict(read_tree(path))
+    return config
+
+
+def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a config file says, and that alone. Raises as :func:`read` does."""
     try:
         tree = yaml.safe_load(Path(path).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not YAML ({error})") from error
-    config: Config = from_dict(tree)
-    return config
+    check_keys(tree)
+    return typing.cast(dict[str, Any], tree)
 
 
 def write(config: Config, path: str | os.PathLike[str]) -> None:
@@ -220,8 +238,9 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _flat(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
+def leaves(tree: dict[str, Any], where: str = "") -> dict[str, Any]:
+    """Return ``key.of.leaf: value`` for every leaf of a plain tree."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
+        flat |= leaves(value, f"{where}{key}.") if isinstance(value, dict) else {where + key: value}
     return flat

@@ -7,6 +7,10 @@
     log.csv, tensorboard/
     model.safetensors   the weights to use (the best on the validation split, moving average if there is one)
     metrics.json        validation metrics of those weights
+    factory.py          a copy of model.factory's file, if the network is the user's own
+
+**A run folder is data.** Weights and settings are read, never run, so a folder from elsewhere is safe to open. A
+network of the user's own needs its code, which is run only if the caller names the file: ``load_run(path, factory=…)``.
 
 Not here: training and evaluation.
 """
@@ -28,10 +32,13 @@ from crispseg import config as configs
 from crispseg.config import Config
 from crispseg.data import ClassSet, read_classes
 from crispseg.errors import DataError, UsageError
-from crispseg.files import write_json
+from crispseg.files import write_json, write_text
 from crispseg.models import SegmentationNetwork, build_model
+from crispseg.models.factory import read_code
+from crispseg.models.user import user_model
 
 FILES = ("config.yaml", "classes.json", "model.safetensors")
+CODE = "factory.py"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,10 +51,23 @@ class Run:
     model: SegmentationNetwork
 
 
-def load_run(path: str | os.PathLike[str]) -> Run:
+def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run:
     """Read a trained run back.
 
-    Raises UsageError if ``path`` is no run folder, DataError if a file of it is damaged.
+    Parameters
+    ----------
+    path
+        The run folder.
+    factory
+        ``"PATH.py:FACTORY"``: the code to run, for a run of a network that is not crispseg's own; other runs ignore it.
+        The folder's own copy, ``factory.py``, will do, if you trust it.
+
+    Raises
+    ------
+    UsageError
+        ``path`` is no run folder, or its network needs code that was not named.
+    DataError
+        A file of it is damaged.
     """
     path = Path(path)
     missing = [name for name in FILES if not (path / name).is_file()]
@@ -57,7 +77,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
         raise UsageError(f"{path} is not a run folder: {what}{hint}")
     config = configs.read(path / "config.yaml")
     classes = read_classes(path / "classes.json")
-    model = make_model(config, len(classes.names), pretrained=False)
+    model = make_model(_with_code(config, path, factory), len(classes.names), pretrained=False)
     weights = path / "model.safetensors"
     try:
         model.load_state_dict(load_file(weights))
@@ -69,6 +89,18 @@ def load_run(path: str | os.PathLike[str]) -> Run:
 def make_model(config: Config, num_classes: int, *, pretrained: bool | str | None = None) -> SegmentationNetwork:
     """Build the network that ``config.model`` describes; ``pretrained`` overrides the config's."""
     m = config.model
+    if m.factory is not None:
+        if m.placement != "encoder":
+            raise UsageError(f"model.placement {m.placement!r} needs a decoder of crispseg's own, not model.factory")
+        return user_model(
+            m.factory,
+            num_classes,
+            neck=m.neck,
+            normalise=m.normalise,
+            at=m.at,
+            side=m.side,
+            neck_options=configs.to_dict(m.neck_options),
+        )
     return build_model(
         m.encoder,
         m.decoder,
@@ -80,6 +112,21 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
         auxiliary=m.auxiliary,
         neck_options=configs.to_dict(m.neck_options),
     )
+
+
+def keep_code(config: Config, path: Path) -> None:
+    """Copy the file of ``model.factory``, if the config has one, into the run folder ``path``."""
+    if config.model.factory is not None:
+        write_text(path / CODE, read_code(config.model.factory))
+
+
+def check_code(config: Config, path: Path) -> None:
+    """Raise UsageError if the file of ``model.factory`` is not the one that the run in ``path`` was started with."""
+    if config.model.factory is not None and read_code(config.model.factory) != (path / CODE).read_text():
+        raise UsageError(
+            f"{config.model.factory}: the file has changed since the run in {path} was started, whose copy is "
+            f"{path / CODE}; put it back, or choose another folder for a new run"
+        )
 
 
 def environment() -> dict[str, Any]:
@@ -107,6 +154,18 @@ def write_environment(path: Path) -> None:
 def parameter_count(model: nn.Module) -> int:
     """Return the number of parameters."""
     return sum(p.numel() for p in model.parameters())
+
+
+def _with_code(config: Config, path: Path, factory: str | None) -> Config:
+    if config.model.factory is None:
+        return config
+    if factory is None:
+        own = f"{path / CODE}:{config.model.factory.rpartition(':')[2]}"
+        raise UsageError(
+            f"{path}: its network is made by Python code, which is run only if you name it; "
+            f"if you trust the copy in the folder: --model {own}"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, factory=factory))
 
 
 def _commit() -> str | None:

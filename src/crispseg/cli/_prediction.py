@@ -16,6 +16,11 @@ def add_prediction(parser: Any) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
 
 
+def add_model(parser: Any) -> None:
+    """The code of a network of the user's own, which a run folder alone cannot make anyone run."""
+    parser.add_argument("--model", metavar="PATH.py:FACTORY", help="run this code, if the run's network needs it")
+
+
 def prediction_of(arguments: Any) -> dict[str, Any]:
     """The window, stride, scales, flip and device that :func:`add_prediction` asked for; UsageError if they clash."""
     for flag in ("window", "stride", "scales"):

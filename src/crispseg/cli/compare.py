@@ -1,49 +1,43 @@
 """Say whether B is better than A, and how sure that is: crispseg compare A B [C …] --out DIR
+Say whether SDN helps a network of your own: crispseg compare --model PATH.py:FACTORY --data.root ROOT --out DIR
 
 A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, or a config, which is
 trained once for each of --seeds. NAME=PATH names it, PATH,PATH joins trainings; the first contender is the baseline.
+FACTORY(num_classes) in PATH.py returns a torch.nn.Module; it is trained without and with SDN on the same budget, which
+--config FILE or the flags of crispseg train say. Cut off, the same command goes on.
 Writes DIR/compare.json and DIR/report.html.
 """
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from crispseg import config as configs
-from crispseg._version import __version__
 from crispseg.cli._prediction import add_prediction, pair, prediction_of
 from crispseg.cli._tables import comparison_table, show
 from crispseg.cli.evaluate import add_classes, add_settings, progress, settings_of
+from crispseg.comparison import does_it_help, run_comparison
+from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
 from crispseg.data import ClassSet, find_samples
 from crispseg.errors import UsageError
 from crispseg.evaluation import (
     Case,
     Contender,
-    Evaluation,
     Settings,
     classes_of,
-    compare,
-    contender_maps,
-    costs,
     data_config,
     mask_maps,
     mask_pairs,
-    predict_masks,
     read_contender,
     suite,
-    train_contender,
 )
-from crispseg.files import write_json, write_text
-from crispseg.inference import seen_size
-from crispseg.report.compare import Scene, compare_page
-from crispseg.runs import environment, load_run
 
 
 def add_arguments(parser: Any) -> None:
     """Who, against which truth, and how sure."""
-    parser.add_argument("contenders", nargs="+", metavar="[NAME=]PATH", help="baseline first")
+    parser.add_argument("contenders", nargs="*", metavar="[NAME=]PATH", help="baseline first")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for compare.json and report.html"
     )
@@ -60,41 +54,84 @@ def add_arguments(parser: Any) -> None:
     add_classes(parser)
     add_settings(parser)
     add_prediction(parser)
+    parser.add_class_arguments(DataConfig, "data", skip={"root", "layout"}, instantiate=False)
+    parser.add_class_arguments(ModelConfig, "model")
+    parser.add_class_arguments(TrainingConfig, "training")
+
+
+def prepare(words: list[str]) -> list[str]:
+    """``--model`` is short for ``--model.factory``; ``--config FILE`` stands for the flags that it holds."""
+    out: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, given, value = word.partition("=")
+        if name == "--model":
+            out.append(f"--model.factory{given}{value}")
+        elif name == "--config":
+            out += _flags(Path(value if given else next(rest, "")))
+        else:
+            out.append(word)
+    return out
 
 
 def run(arguments: Any) -> int:
-    """Train what is a config, predict what is a run, compare, print, write."""
-    contenders = [read_contender(word) for word in arguments.contenders]
-    _check(contenders, arguments)
-    settings, options = settings_of(arguments), prediction_of(arguments)
-    cases, classes = _cases(contenders, arguments)
-    root = None if arguments.data.root is None else str(arguments.data.root)
-    trained = [
-        train_contender(c, arguments.seeds, root, arguments.out / "runs") if c.kind == "config" else c
-        for c in contenders
-    ]
-    masks = {
-        c.name: predict_masks(c, cases, classes, arguments.out / "masks", track=progress, **options).paths
-        if c.kind == "run"
-        else c.paths
-        for c in trained
-    }
-    sides = {name: [_measure(folder, cases, classes, settings) for folder in paths] for name, paths in masks.items()}
-    result = compare(sides, group=arguments.group, samples=arguments.samples, seed=arguments.seed)
-    result |= _human(arguments, classes, settings) | _costs(trained, cases, options["device"])
-    scenes = _scenes(masks, cases, classes)
-    facts = environment()
-    page = compare_page(result, scenes, classes.palette, classes.ignore_index, _provenance(facts, trained))
-    write_json(arguments.out / "compare.json", {**result, "paths": _paths(trained), "environment": facts})
-    write_text(arguments.out / "report.html", page)
+    """Compare, print."""
+    config = _config(arguments)
+    out, options = arguments.out, _options(arguments)
+    if config.model.factory is not None and not arguments.contenders:
+        if arguments.data.root is None or arguments.label is not None:
+            raise UsageError("trained on which data? give --data.root ROOT")
+        split, size = arguments.split, pair(arguments.label_size)
+        result = does_it_help(config, out, split=split, label_size=size, **options)
+    else:
+        contenders = [_named(read_contender(word), config) for word in arguments.contenders]
+        _check(contenders, arguments, config)
+        cases, classes = _cases(contenders, arguments)
+        root = None if arguments.data.root is None else str(arguments.data.root)
+        human = _human(arguments, classes, options["settings"])
+        result = run_comparison(contenders, cases, classes, out, root=root, extra=human, **options)
     show(comparison_table(result))
     for sentence in [*result["verdicts"].values(), *result["caveats"]]:
         print(sentence)
-    print(f"{arguments.out}: compare.json, report.html")
+    print(f"{out}: compare.json, report.html")
     return 0
 
 
-def _check(contenders: Sequence[Contender], arguments: Any) -> None:
+def _flags(path: Path) -> list[str]:
+    """The flags that a config file stands for. Its seed is left out: --seeds says which are trained."""
+    if not path.is_file():
+        raise UsageError(f"--config {path}: no such file")
+    tree = configs.read_tree(path)
+    leaves = configs.leaves({key: value for key, value in tree.items() if key != "seed"})
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in leaves.items()]
+
+
+def _config(arguments: Any) -> Config:
+    """What is trained with ``--model``; its data.root is a path in vain if there is none."""
+    data = arguments.data.as_dict() | {"root": str(arguments.data.root), "layout": arguments.data.layout or "folder"}
+    return Config(data=DataConfig(**data), model=arguments.model, training=arguments.training)
+
+
+def _options(arguments: Any) -> dict[str, Any]:
+    if arguments.samples < 100:
+        raise UsageError(f"--samples must be at least 100, found {arguments.samples}")
+    return {
+        "seeds": arguments.seeds,
+        "settings": settings_of(arguments),
+        "group": arguments.group,
+        "samples": arguments.samples,
+        "seed": arguments.seed,
+        "track": progress,
+        **prediction_of(arguments),
+    }
+
+
+def _named(contender: Contender, config: Config) -> Contender:
+    """A run may be made by the code that --model names."""
+    return dataclasses.replace(contender, factory=config.model.factory)
+
+
+def _check(contenders: Sequence[Contender], arguments: Any, config: Config) -> None:
     names = [c.name for c in contenders]
     if len(names) < 2:
         raise UsageError("compare with what? give two contenders or more, the baseline first")
@@ -106,8 +143,10 @@ def _check(contenders: Sequence[Contender], arguments: Any) -> None:
         raise UsageError("runs and configs need pictures: give --data.root ROOT and --split, not --label")
     if arguments.label2 is not None and arguments.label is None:
         raise UsageError("--label2 goes with --label")
-    if arguments.samples < 100:
-        raise UsageError(f"--samples must be at least 100, found {arguments.samples}")
+    plain = Config(data=dataclasses.replace(DataConfig(root=config.data.root), layout=config.data.layout))
+    known = dataclasses.replace(config, model=dataclasses.replace(config.model, factory=None))
+    if unused := configs.differences(plain, known):
+        raise UsageError(f"{unused[0].split(':')[0]} goes with --model PATH.py:FACTORY alone; a config has its own")
 
 
 def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case], ClassSet]:
@@ -132,11 +171,6 @@ def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case],
     return [Case(pair.name, pair.label, size=size) for pair in pairs], classes
 
 
-def _measure(folder: Path, cases: list[Case], classes: ClassSet, settings: Settings) -> Evaluation:
-    maps = contender_maps(folder, progress(cases, f"measuring {folder.name}"), classes)
-    return suite(maps, classes.names, classes.ignore_index, settings=settings)
-
-
 def _human(arguments: Any, classes: ClassSet, settings: Settings) -> dict[str, Any]:
     if arguments.label2 is None:
         return {}
@@ -144,40 +178,3 @@ def _human(arguments: Any, classes: ClassSet, settings: Settings) -> dict[str, A
     human = suite(maps, classes.names, classes.ignore_index, settings=settings)
     headline = {name: value if value == value else None for name, value in human.headline().items()}
     return {"human": {"headline": headline, **human.summary()}}
-
-
-def _costs(contenders: Sequence[Contender], cases: Sequence[Case], device: torch.device) -> dict[str, Any]:
-    runs = {c.name: load_run(c.paths[0]) for c in contenders if c.kind == "run"}
-    if not runs:
-        return {}
-    image = cases[0].picture()
-    assert image is not None  # runs were predicted from pictures
-    size = seen_size((image.shape[-2], image.shape[-1]), next(iter(runs.values())).config.data.size)
-    height, width = size or image.shape[-2:]
-    models = {name: run.model.to(device) for name, run in runs.items()}
-    of = costs(models, torch.rand(3, height, width, device=device))
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return {"costs": {"at": f"One image of {width}×{height} on {where}, median", "of": of}}
-
-
-def _scenes(masks: dict[str, tuple[Path, ...]], cases: list[Case], classes: ClassSet) -> Any:
-    by_name = {case.name: case for case in cases}
-
-    def scene(name: str) -> Scene:
-        case = by_name[name]
-        preds = {who: next(contender_maps(paths[0], [case], classes))[1] for who, paths in masks.items()}
-        return Scene(name, case.truth(classes), preds, case.picture())
-
-    return scene
-
-
-def _paths(contenders: Sequence[Contender]) -> dict[str, list[str]]:
-    return {c.name: [str(path) for path in c.paths] for c in contenders}
-
-
-def _provenance(facts: dict[str, Any], contenders: Sequence[Contender]) -> dict[str, Any]:
-    rows = [("Command", facts["command"])]
-    rows += [(name, ", ".join(paths)) for name, paths in _paths(contenders).items()]
-    rows += [("Machine", f"{facts['machine']['processor']}, {facts['machine']['threads']} threads")]
-    rows += [("Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))]
-    return {"version": __version__, "facts": [*rows, ("Commit", facts["commit"] or "not a checkout")]}

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from crispseg.cli._prediction import add_prediction, pair, prediction_of
+from crispseg.cli._prediction import add_model, add_prediction, pair, prediction_of
 from crispseg.cli._tables import evaluation_tables, show
 from crispseg.data import find_samples
 from crispseg.errors import UsageError
@@ -29,6 +29,7 @@ def add_arguments(parser: Any) -> None:
     parser.add_argument("--label", type=Path, metavar="DIR", help="folder of true masks with the same names")
     parser.add_argument("--label2", type=Path, metavar="DIR", help="a second annotator's masks: the human level")
     parser.add_argument("--run", type=Path, metavar="DIR", help="run folder of a training, instead of --pred")
+    add_model(parser)
     parser.add_argument("--data.root", type=Path, metavar="ROOT", help="data set for --run (default: the run's own)")
     parser.add_argument("--data.layout", metavar="NAME", help="its layout (default: the run's own)")
     parser.add_argument("--split", metavar="NAME", help="split of the data set (default: the run's validation split)")
@@ -96,7 +97,7 @@ def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     if arguments.label is not None or arguments.label2 is not None:
         raise UsageError("--label and --label2 go with --pred; a run is measured on a data set, --data.root")
     options = prediction_of(arguments)
-    run = load_run(arguments.run)
+    run = load_run(arguments.run, factory=arguments.model)
     root, layout = arguments.data.root or run.config.data.root, arguments.data.layout or run.config.data.layout
     split = arguments.split or run.config.data.val_split
     samples, classes = find_samples(root, split, layout)

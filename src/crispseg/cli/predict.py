@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from crispseg.cli._prediction import add_prediction, prediction_of
+from crispseg.cli._prediction import add_model, add_prediction, prediction_of
 from crispseg.inference import Input, predict_files
 from crispseg.runs import load_run
 
@@ -21,6 +21,7 @@ def add_arguments(parser: Any) -> None:
     """Where the model, the images and the masks are, and how to look at an image."""
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder of images, or quoted pattern")
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder of a training")
+    add_model(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the masks")
     parser.add_argument("--overlay", action="store_true", help="also write OUT/overlays/NAME.jpg: image and classes")
     parser.add_argument("--overwrite", action="store_true", help="replace masks that another run wrote to OUT")
@@ -30,7 +31,7 @@ def add_arguments(parser: Any) -> None:
 def run(arguments: Any) -> int:
     """Predict, then name what could not be read."""
     options = prediction_of(arguments)
-    loaded = load_run(arguments.run)
+    loaded = load_run(arguments.run, factory=arguments.model)
     outcome = predict_files(
         loaded.model,
         loaded.classes,

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from crispseg import config as configs
 from crispseg.config import Config
 from crispseg.errors import UsageError
 from crispseg.training import train
@@ -17,12 +18,18 @@ def add_arguments(parser: Any) -> None:
 
 
 def prepare(words: list[str]) -> list[str]:
-    """With ``--resume DIR`` read that run's config first; what is given beside it must then not differ."""
+    """With ``--resume DIR`` read that run's config first; what is given beside it must then not differ.
+
+    Code is run only if it is named on the command line, not because a run folder names it.
+    """
     for i, word in enumerate(words):
         if word == "--resume" or word.startswith("--resume="):
             folder = Path(word.partition("=")[2] or "".join(words[i + 1 : i + 2]))
             if not (folder / "config.yaml").is_file():
                 raise UsageError(f"{folder} is not a run folder: it has no config.yaml")
+            factory = configs.read(folder / "config.yaml").model.factory
+            if factory is not None and not any(word.partition("=")[0] == "--model.factory" for word in words):
+                raise UsageError(f"{folder} trains a network made by Python code; to run it: --model.factory {factory}")
             return ["--config", str(folder / "config.yaml"), *words]
     return words
 

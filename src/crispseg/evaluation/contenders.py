@@ -21,7 +21,7 @@ from crispseg.data.samples import by_name
 from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
 from crispseg.evaluation.sources import MASKS, predict_label
-from crispseg.runs import FILES, load_run, parameter_count
+from crispseg.runs import FILES, check_code, load_run, parameter_count
 from crispseg.training import train
 
 Kind = Literal["run", "masks", "config"]
@@ -29,11 +29,15 @@ Kind = Literal["run", "masks", "config"]
 
 @dataclass(frozen=True)
 class Contender:
-    """One side of a comparison: its name, what it is, and its trainings (run folders, folders of masks, one config)."""
+    """One side of a comparison: its name, what it is, and its trainings (run folders, folders of masks, one config).
+
+    ``factory``: the code of a run whose network is the user's own, see :func:`crispseg.runs.load_run`.
+    """
 
     name: str
     kind: Kind
     paths: tuple[Path, ...]
+    factory: str | None = field(default=None)
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,12 @@ def train_contender(contender: Contender, seeds: Sequence[int], root: str | None
         finished = all((folder / name).is_file() for name in FILES)
         if finished and configs.differences(configs.read(folder / "config.yaml"), seeded):
             raise UsageError(f"{folder} holds a run of another config; choose another --out")
-        if not finished:
+        if finished:
+            check_code(seeded, folder)
+        else:
             train(seeded, folder, resume=(folder / "config.yaml").is_file())
         folders.append(folder)
-    return Contender(contender.name, "run", tuple(folders))
+    return Contender(contender.name, "run", tuple(folders), config.model.factory)
 
 
 def predict_masks(
@@ -126,7 +132,7 @@ def predict_masks(
     """
     folders = []
     for number, path in enumerate(contender.paths):
-        run = load_run(path)
+        run = load_run(path, factory=contender.factory)
         if run.classes.names != classes.names:
             raise UsageError(f"{path} was trained on other classes than those of the comparison")
         folder = out / contender.name / f"{number}-{path.name}"

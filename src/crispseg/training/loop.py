@@ -76,6 +76,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
         _restore(state, model, average, optimizer, fabric)
     else:
         runs.write_environment(out)
+        runs.keep_code(config, out)
         write_classes(out / "classes.json", train_set.classes)
         configs.write(config, out / "config.yaml")
 
@@ -138,7 +139,8 @@ def _finish(out: Path, state: checkpoint.State, model: nn.Module, steps: int) ->
     """Write the weights of the best validation and ``metrics.json``."""
     best = checkpoint.load(out / "checkpoints" / "best.pt")
     weights = best["average"] if best["average"] is not None else best["model"]
-    write_bytes(out / "model.safetensors", save({key: value.contiguous() for key, value in weights.items()}))
+    own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}  # tied ones too
+    write_bytes(out / "model.safetensors", save(own))
     metrics = {
         "steps": steps,
         "best_step": state["best_step"],
@@ -179,6 +181,7 @@ def _open_folder(config: Config, out: Path, resume: bool) -> None:
         other = configs.differences(configs.read(out / "config.yaml"), config)
         if other:
             raise UsageError(f"{out} was trained with another config ({'; '.join(other)}); resume with its own")
+        runs.check_code(config, out)
 
 
 def _check(config: Config) -> None:

@@ -1,0 +1,225 @@
+"""``run_comparison``: contenders in, ``compare.json`` and ``report.html`` out. ``does_it_help``: the same for a network
+of your own, without and with SDN, on the same budget.
+
+Not here: who a contender is (``crispseg.evaluation``), the page (``crispseg.report``), flags (``crispseg.cli``).
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crispseg import config as configs
+from crispseg._version import __version__
+from crispseg.config import Config
+from crispseg.data import ClassSet, SegmentationDataset, find_samples
+from crispseg.data.transforms import Size
+from crispseg.errors import DataError, UsageError
+from crispseg.evaluation import (
+    Case,
+    Contender,
+    Evaluation,
+    Settings,
+    compare,
+    contender_maps,
+    costs,
+    predict_masks,
+    suite,
+    train_contender,
+)
+from crispseg.files import write_json, write_text
+from crispseg.inference import seen_size
+from crispseg.report.compare import Scene, compare_page
+from crispseg.runs import environment, load_run, make_model
+
+Track = Callable[[Sequence[Any], str], Iterable[Any]]
+
+
+def _silent(items: Sequence[Any], what: str) -> Iterable[Any]:
+    return items
+
+
+def does_it_help(
+    config: Config,
+    out: Path,
+    *,
+    split: str | None = None,
+    label_size: Size | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    **options: Any,
+) -> dict[str, Any]:
+    """Train a network of your own without and with SDN, and say whether it helped and how sure that is.
+
+    Both get the same data, budget, seeds, order of images and starting weights; the neck starts as the identity. Killed
+    at any moment, the same call goes on; what is finished is not trained again.
+
+    Parameters
+    ----------
+    config
+        ``model.factory`` is ``"PATH.py:FACTORY"`` with ``FACTORY(num_classes) -> nn.Module``; that file is run.
+        ``model.neck`` is the neck of the side with one, ``model.neck_options`` its options.
+    out
+        Folder for ``compare.json``, ``report.html``, the two configs, the runs and the masks.
+    split
+        Images that the verdict is about; default: the config's validation split.
+    label_size
+        (height, width) to which these are brought first.
+    seeds
+        One training of each side for each.
+    options
+        Of :func:`run_comparison`.
+
+    Returns
+    -------
+    dict
+        What ``compare.json`` holds; ``["verdicts"]["with-sdn"]`` is the verdict in words.
+
+    Raises
+    ------
+    UsageError
+        No such file or function; the neck cannot be attached (names the submodules that could be meant); ``out`` holds
+        runs of another config or another file.
+    DataError
+        The function raises, or its network does not give K logit maps; a file of the data set is bad.
+    """
+    m, d, out = config.model, config.data, Path(out)
+    if m.factory is None or m.neck == "none":
+        raise UsageError("does what help? model.factory must name a PATH.py:FACTORY, and model.neck must not be none")
+    sides = {f"without-{m.neck}": "none", f"with-{m.neck}": m.neck}
+    two = {name: dataclasses.replace(config, model=dataclasses.replace(m, neck=neck)) for name, neck in sides.items()}
+    _check_start(two)
+    contenders = []
+    for name, one in two.items():
+        path = out / f"{name}.yaml"
+        configs.write(one, path)
+        contenders.append(Contender(name, "config", (path,)))
+    samples, classes = find_samples(d.root, split or d.val_split, d.layout)
+    cases = [Case(s.name, s.label, s.image, s.mapping, label_size) for s in samples if s.label is not None]
+    return run_comparison(contenders, cases, classes, out, seeds=seeds, **options)
+
+
+def run_comparison(
+    contenders: Sequence[Contender],
+    cases: Sequence[Case],
+    classes: ClassSet,
+    out: Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    root: str | None = None,
+    settings: Settings | None = None,
+    extra: Mapping[str, Any] | None = None,
+    group: str | None = None,
+    samples: int = 2000,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    track: Track = _silent,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train what is a config, predict what is a run, compare with the first contender, write, return ``compare.json``.
+
+    Parameters
+    ----------
+    contenders, cases, classes
+        Who, on which images, and what the labels mean.
+    out
+        Folder to write: ``compare.json``, ``report.html``, ``runs`` and ``masks``.
+    seeds, root
+        Of :func:`crispseg.evaluation.train_contender`.
+    settings
+        How boundaries are measured; None: as by default.
+    extra
+        Further entries of ``compare.json``.
+    group, samples, seed
+        Of :func:`crispseg.evaluation.compare`.
+    device, options
+        Where and how a run looks at an image; see :func:`crispseg.inference.predict_logits`.
+    track
+        Wraps a sequence that takes long, with its title: a progress bar.
+    """
+    device = torch.device(device)
+    trained = [train_contender(c, seeds, root, out / "runs") if c.kind == "config" else c for c in contenders]
+    masks = {
+        c.name: predict_masks(c, cases, classes, out / "masks", track=track, device=device, **options).paths
+        if c.kind == "run"
+        else c.paths
+        for c in trained
+    }
+
+    def measure(folder: Path) -> Evaluation:
+        maps = contender_maps(folder, track(cases, f"measuring {folder.name}"), classes)
+        return suite(maps, classes.names, classes.ignore_index, settings=settings or Settings())
+
+    sides = {name: [measure(folder) for folder in paths] for name, paths in masks.items()}
+    result = compare(sides, group=group, samples=samples, seed=seed)
+    result |= dict(extra or {}) | _costs(trained, cases, device)
+    facts = environment()
+    page = compare_page(
+        result, _scenes(masks, cases, classes), classes.palette, classes.ignore_index, _provenance(facts, trained)
+    )
+    result |= {"paths": _paths(trained), "environment": facts}
+    write_json(out / "compare.json", result)
+    write_text(out / "report.html", page)
+    return result
+
+
+def _check_start(two: Mapping[str, Config]) -> None:
+    """Both sides give K logit maps, and the same ones: told before a training is spent, not after."""
+    config = next(iter(two.values()))
+    d = config.data
+    samples, classes = find_samples(d.root, d.val_split, d.layout)
+    own = SegmentationDataset(samples[:1], classes, size=d.size).load(0)[0].shape[-2:]
+    networks = []
+    for side in two.values():
+        torch.manual_seed(side.seed)
+        networks.append(make_model(side, len(classes)).eval())
+    for size in dict.fromkeys([tuple(d.crop), tuple(own)]):
+        with torch.no_grad():
+            without, refined = (network(torch.rand(1, 3, *size, generator=_generator())) for network in networks)
+        if not torch.equal(without, refined):
+            raise DataError(
+                f"{config.model.factory}: expected the same network from two calls under one torch seed, found "
+                "different logits; draw all random weights from torch's own generator"
+            )
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _costs(contenders: Sequence[Contender], cases: Sequence[Case], device: torch.device) -> dict[str, Any]:
+    runs = {c.name: load_run(c.paths[0], factory=c.factory) for c in contenders if c.kind == "run"}
+    if not runs:
+        return {}
+    image = cases[0].picture()
+    assert image is not None  # runs were predicted from pictures
+    size = seen_size((image.shape[-2], image.shape[-1]), next(iter(runs.values())).config.data.size)
+    height, width = size or image.shape[-2:]
+    models = {name: run.model.to(device) for name, run in runs.items()}
+    of = costs(models, torch.rand(3, height, width, device=device))
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return {"costs": {"at": f"One image of {width}×{height} on {where}, median", "of": of}}
+
+
+def _scenes(masks: dict[str, tuple[Path, ...]], cases: Sequence[Case], classes: ClassSet) -> Callable[[str], Scene]:
+    by_name = {case.name: case for case in cases}
+
+    def scene(name: str) -> Scene:
+        case = by_name[name]
+        preds = {who: next(contender_maps(paths[0], [case], classes))[1] for who, paths in masks.items()}
+        return Scene(name, case.truth(classes), preds, case.picture())
+
+    return scene
+
+
+def _paths(contenders: Sequence[Contender]) -> dict[str, list[str]]:
+    return {c.name: [str(path) for path in c.paths] for c in contenders}
+
+
+def _provenance(facts: dict[str, Any], contenders: Sequence[Contender]) -> dict[str, Any]:
+    rows = [("Command", facts["command"])]
+    rows += [(name, ", ".join(paths)) for name, paths in _paths(contenders).items()]
+    rows += [("Machine", f"{facts['machine']['processor']}, {facts['machine']['threads']} threads")]
+    rows += [("Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))]
+    return {"version": __version__, "facts": [*rows, ("Commit", facts["commit"] or "not a checkout")]}

@@ -1,0 +1,101 @@
+"""A network from a Python file of the user's own, named as ``PATH.py:FACTORY``. Reading it runs the file.
+
+So nothing here is called for a file that the user did not name. Not here: who may name one (``crispseg.runs``), how
+the network becomes one that the trainer knows (``user``).
+"""
+
+import contextlib
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from crispseg.errors import CrispsegError, DataError, UsageError, nearest
+
+
+def split_factory(word: str) -> tuple[Path, str]:
+    """Return the file and the name in ``PATH.py:FACTORY``. UsageError if it is not of that form, or no such file.
+
+    >>> split_factory("net.py")
+    Traceback (most recent call last):
+    crispseg.errors.UsageError: expected PATH.py:FACTORY, a Python file and a function in it, found 'net.py'
+    """
+    file, _, name = word.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise UsageError(f"expected PATH.py:FACTORY, a Python file and a function in it, found {word!r}")
+    if not Path(file).is_file():
+        raise UsageError(f"{file}: no such file; expected the Python file of {word}")
+    return Path(file), name
+
+
+def read_code(word: str) -> str:
+    """Return the text of the file that ``word`` names, without running it."""
+    path, _ = split_factory(word)
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file ({error})") from error
+
+
+def call_factory(word: str, num_classes: int) -> nn.Module:
+    """Run the file that ``word`` names, call ``FACTORY(num_classes)`` and return the network that it makes.
+
+    While it runs, its folder is first on the import path, as with ``python PATH.py``.
+
+    Raises
+    ------
+    UsageError
+        No such file, or no such function in it.
+    DataError
+        The file or the function raises (the message has the line), or what it returns is no ``torch.nn.Module``.
+    """
+    path, name = split_factory(word)
+    code = read_code(word)
+    with _imports_from(path.resolve().parent):
+        module = _called(word, "running the file", lambda: _run(path, code))
+        factory = getattr(module, name, None)
+        if not callable(factory):
+            functions = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+            raise UsageError(f"{path} has no function {name!r}{nearest(name, functions) if functions else ''}")
+        network = _called(word, f"{name}({num_classes})", lambda: factory(num_classes))
+    if not isinstance(network, nn.Module):
+        raise DataError(f"{word}: expected a torch.nn.Module from {name}({num_classes}), found {network!r:.80}")
+    return network
+
+
+def _run(path: Path, code: str) -> types.ModuleType:
+    """Compiled from the text, not imported: an import may read an older version from a cache, and writes one."""
+    module = types.ModuleType(f"crispseg_factory_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look there
+    exec(compile(code, str(path), "exec"), module.__dict__)
+    return module
+
+
+def _called(word: str, what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except CrispsegError:
+        raise
+    except Exception as error:
+        raise DataError(f"{word}: {what} raised {type(error).__name__}: {error}{line_of(word, error)}") from error
+
+
+def line_of(word: str, error: Exception) -> str:
+    """Return ``" (line N)"``, the last line of the user's own file that an error came through; or nothing."""
+    file = word.rpartition(":")[0]
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" (line {lines[-1]})" if lines else ""
+
+
+@contextlib.contextmanager
+def _imports_from(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
