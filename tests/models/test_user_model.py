@@ -1,0 +1,107 @@
+"""Networks of other libraries as the trainer knows them: sizes, what is logits, what is supervised, what is encoder."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import segmentation
+
+from crispseg import DataError, attach
+from crispseg.losses import Criterion
+from crispseg.models.user import UserModel, logit_maps
+
+
+def torchvision():
+    return segmentation.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4)
+
+
+def smp():
+    return pytest.importorskip("segmentation_models_pytorch").FPN("resnet18", encoder_weights=None, classes=4)
+
+
+def smp_transformer():
+    return pytest.importorskip("segmentation_models_pytorch").Unet("mit_b0", encoder_weights=None, classes=4)
+
+
+def transformers():
+    hf = pytest.importorskip("transformers")
+    sizes = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}
+    return hf.SegformerForSemanticSegmentation(hf.SegformerConfig(**sizes, num_labels=4))
+
+
+def plain():
+    net = nn.Sequential()
+    net.encoder, net.head = nn.Conv2d(3, 8, 3, 4, 1), nn.Conv2d(8, 4, 1)
+    net.decoder = nn.Identity()
+    net.forward = lambda x: net.head(net.decoder(net.encoder(x)))
+    return net
+
+
+HOSTS = [torchvision, smp, smp_transformer, transformers, plain]
+
+
+@pytest.fixture(params=HOSTS, ids=lambda make: make.__name__)
+def net(request):
+    torch.manual_seed(0)
+    return request.param()
+
+
+def test_logits_come_at_the_size_of_the_image_and_a_step_reaches_the_neck(net):
+    model = UserModel(net, 4).to(memory_format=torch.channels_last)  # as the trainer lays it out
+    image = torch.rand(2, 3, 45, 61).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        before = model.eval()(image)
+        attach(model.net, width=16)
+        assert before.shape == (2, 4, 45, 61)
+        assert torch.equal(model(image), before)
+    neck = {id(p) for name, p in model.named_parameters() if ".sdn." in name}
+    encoder = {id(p) for p in model.encoder.parameters()}
+    everything = {id(p) for p in model.parameters()}
+    assert neck and encoder and not neck & encoder and neck | encoder < everything
+    logits, others = model.train()(image, aux=True)
+    loss = model.loss(logits, others, torch.randint(4, (2, 45, 61)), Criterion())
+    loss.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters() if id(p) in neck)
+
+
+def test_the_network_sees_what_it_was_promised():
+    class Eyes(nn.Conv2d):
+        def forward(self, x):
+            self.seen = x
+            return super().forward(x)
+
+    image = torch.rand(1, 3, 32, 64)
+    for kind, mean, std in (("imagenet", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), ("none", [0.0] * 3, [1.0] * 3)):
+        net = Eyes(3, 2, 1)
+        UserModel(net, 2, normalise=kind)(image)
+        shape = (1, 3, 1, 1)
+        torch.testing.assert_close(net.seen, (image - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape))
+
+
+def test_auxiliary_maps_are_supervised_and_other_outputs_are_not():
+    class Many(nn.Module):
+        def forward(self, x):
+            z = x[:, :2, ::4, ::4]
+            return {"out": z, "aux": 2 * z, "aux_labels": z.mean((2, 3)), "hidden": 3 * z}
+
+    model, image = UserModel(Many(), 2, normalise="none"), torch.rand(1, 3, 32, 32)
+    logits, others = model(image, aux=True)
+    assert [o.shape for o in others] == [(1, 2, 32, 32)]
+    torch.testing.assert_close(others[0], 2 * logits)
+    target, criterion = torch.randint(2, (1, 32, 32)), Criterion(aux_weight=0.3)
+    expected = criterion(logits, target) + 0.3 * criterion(2 * logits, target)
+    torch.testing.assert_close(model.loss(logits, others, target, criterion), expected)
+    z = torch.rand(1, 2, 3, 3)
+    assert logit_maps((z, 2 * z))[1][0].equal(2 * z) and logit_maps(()) == (None, [])
+
+
+def test_mask_classification_is_told_what_is_wanted():
+    class Masks(nn.Module):
+        def forward(self, x):
+            return {"class_queries_logits": x, "masks_queries_logits": x}
+
+    with pytest.raises(DataError, match="found dict with class_queries_logits, masks_queries_logits"):
+        UserModel(Masks(), 3)(torch.rand(1, 3, 32, 32))
+
+
+def test_with_one_map_the_encoder_of_a_network_that_names_none_is_empty():
+    assert list(UserModel(nn.Conv2d(3, 2, 1), 2).encoder.parameters()) == []
