@@ -14,6 +14,7 @@ from crispseg.errors import UsageError, nearest
 from crispseg.models.decoders import Decoder, FCNDecoder, FusedDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
+from crispseg.models.pidnet import PGuidedByI, PIDNetDecoder, PIDNetEncoder
 from crispseg.models.refined import RefinedDecoder
 from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
@@ -43,6 +44,7 @@ class System:
 DECODERS: dict[str, System] = {
     "fcn": System(FCNDecoder, single_scale),
     "semantic_fpn": System(SemanticFPNDecoder),
+    "pidnet": System(PIDNetDecoder, PGuidedByI, PIDNetEncoder),
 }
 
 
@@ -54,7 +56,7 @@ def build_model(
     neck: str = "sdn",
     placement: Placement = "encoder",
     pretrained: bool | str | Path = True,
-    decoder_channels: int = 128,
+    decoder_channels: int | None = None,
     auxiliary: bool = False,
     neck_options: Mapping[str, Any] | None = None,
 ) -> SegmentationModel:
@@ -79,7 +81,7 @@ def build_model(
     pretrained
         As in :class:`crispseg.models.TimmEncoder`.
     decoder_channels
-        Width of the decoder.
+        Width of the decoder; None: the decoder's own, for a published system that of its paper.
     auxiliary
         Add a head on an encoder map, supervised in training only.
     neck_options
@@ -106,7 +108,8 @@ def build_model(
             raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
     system = DECODERS[decoder]
     backbone = system.encoder(encoder, pretrained)
-    plain = system.decoder(backbone.channels, num_classes, channels=decoder_channels)
+    width = {} if decoder_channels is None else {"channels": decoder_channels}
+    plain = system.decoder(backbone.channels, num_classes, **width, **getattr(backbone, "decoder_options", {}))
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     # The neck is made last, so that the same seed gives the same weights to everything else.
     options = {"operator": neck, **(neck_options or {})}

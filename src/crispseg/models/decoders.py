@@ -27,7 +27,12 @@ class Criterion(Protocol):
 
 
 class Decoder(nn.Module):
-    """What the trainer asks of every decoder."""
+    """What the trainer asks of every decoder.
+
+    ``align_corners``: how its logits are brought to the image, which is a part of a published network.
+    """
+
+    align_corners = False
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Return logits (B, K, H, W) on the grid of one of the maps."""
@@ -52,19 +57,26 @@ class Decoder(nn.Module):
 
 
 class FusedDecoder(Decoder):
-    """A decoder that ends in one fused map of ``channels`` channels and a 1×1 head on it."""
+    """A decoder that ends in one fused map of ``channels`` channels and a head on it, by default 1×1."""
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, channels: int, num_classes: int, head: nn.Module | None = None) -> None:
         super().__init__()
-        self.channels = channels
-        self.head = nn.Conv2d(channels, num_classes, 1)
+        self.channels, self.num_classes = channels, num_classes
+        self.head: nn.Module = nn.Conv2d(channels, num_classes, 1) if head is None else head
 
     def features(self, maps: Sequence[Tensor]) -> Tensor:
         """Return the decoder's fused, finest map."""
         raise NotImplementedError
 
+    def others(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the logit maps of further heads, which only ``loss`` reads."""
+        return []
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        return self.head(self.features(maps))
+
     def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        return self.head(self.features(maps)), []
+        return self.head(self.features(maps)), self.others(maps)
 
 
 class FCNDecoder(FusedDecoder):
@@ -74,7 +86,7 @@ class FCNDecoder(FusedDecoder):
     (one hidden layer on a map of stride 8 to 32).
     """
 
-    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 256, dropout: float = 0.1) -> None:
+    def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128, dropout: float = 0.1) -> None:
         super().__init__(channels, num_classes)
         self.block = nn.Sequential(
             nn.Conv2d(in_channels[-1], channels, 3, padding=1, bias=False),

@@ -41,7 +41,8 @@ class SegmentationModel(SegmentationNetwork):
     Parameters
     ----------
     encoder
-        Image (B, 3, H, W) to a list of maps, finest first; has ``.channels``, ``.strides``, ``.mean``, ``.std``.
+        Image (B, 3, H, W) to a list of maps, finest first; has ``.channels``, ``.strides``, ``.mean``, ``.std``. Images
+        are padded to a multiple of the coarsest stride, plus one pixel if it says ``.aligned``: corner on corner.
     neck
         List to the same list; ``nn.Identity()`` for none.
     decoder
@@ -67,6 +68,7 @@ class SegmentationModel(SegmentationNetwork):
         self.encoder, self.neck, self.decoder, self.auxiliary = encoder, neck, decoder, auxiliary
         facts: Any = encoder
         self.stride = max(facts.strides)
+        self.corner = int(getattr(facts, "aligned", False))
         self.register_buffer("mean", torch.tensor(facts.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts.std).view(1, -1, 1, 1), persistent=False)
 
@@ -85,20 +87,26 @@ class SegmentationModel(SegmentationNetwork):
             raise ValueError(f"images must be (B, {self.mean.shape[1]}, H, W), found {tuple(images.shape)}")
         height, width = images.shape[-2:]
         x = (images - self.mean) / self.std
-        x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))  # 0 is the mean colour
+        right, below = ((self.corner - size) % self.stride for size in (width, height))
+        x = F.pad(x, (0, right, 0, below))  # 0 is the mean colour
         maps = self.encoder(x)
         refined = self.neck(maps)
         if not aux:
-            return _to_image(self.decoder(refined), x, height, width)
+            return self._to_image(self.decoder(refined), x, height, width)
         logits, others = self.decoder.outputs(refined)
         if isinstance(others, list):
             more = [] if self.auxiliary is None else [self.auxiliary(maps)]
-            others = [_to_image(other, x, height, width) for other in [*others, *more]]
-        return _to_image(logits, x, height, width), others
+            others = [self._to_image(other, x, height, width) for other in [*others, *more]]
+        return self._to_image(logits, x, height, width), others
 
     def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
         """Return the decoder's training loss of what ``forward(images, aux=True)`` returned, target (B, H, W)."""
         return self.decoder.loss(logits, others, target, criterion)
+
+    def _to_image(self, logits: Tensor, padded: Tensor, height: int, width: int) -> Tensor:
+        corners = self.decoder.align_corners
+        full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=corners)
+        return full[..., :height, :width]
 
 
 class AuxiliaryHead(nn.Module):
@@ -118,8 +126,3 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         return self.layers(maps[self.level])
-
-
-def _to_image(logits: Tensor, padded: Tensor, height: int, width: int) -> Tensor:
-    full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
-    return full[..., :height, :width]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crispseg.models.decoders import Decoder, FusedDecoder
+from crispseg.models.decoders import Criterion, Decoder, FusedDecoder
 from crispseg.nn import SemanticDiffusion
 
 
@@ -19,7 +19,7 @@ class RefinedDecoder(Decoder):
         F = features(maps);  P = softmax(head(F));  F' = SDN(F, P);  logits = head'(F')
 
     The second head starts as a copy of the first and SDN as the identity, so the logits start as the decoder's own.
-    Both heads are supervised. Source: ours (METHOD.md section 5, late placement).
+    Both heads are supervised, the second by the decoder's own loss. Source: ours (METHOD.md section 5, late placement).
 
     Parameters
     ----------
@@ -34,14 +34,20 @@ class RefinedDecoder(Decoder):
     def __init__(self, decoder: FusedDecoder, *, detach_guide: bool = False, **options: Any) -> None:
         super().__init__()
         self.decoder = decoder
+        self.align_corners = decoder.align_corners
         self.detach_guide = detach_guide
-        self.sdn = SemanticDiffusion(decoder.channels, decoder.head.out_channels, **options)
+        self.sdn = SemanticDiffusion(decoder.channels, decoder.num_classes, **options)
         self.head = copy.deepcopy(decoder.head)
 
     def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the refined logits (B, K, H, W) on the grid of the decoder's map, and those of the first head."""
+        """Return the refined logits (B, K, H, W) on the grid of the decoder's map, and those of all other heads."""
         fused = self.decoder.features(maps)
         first = self.decoder.head(fused)
         guide = first.softmax(dim=1)
         refined = self.head(self.sdn(fused, guide.detach() if self.detach_guide else guide))
-        return refined, [first]
+        return refined, [first, *self.decoder.others(maps)]
+
+    def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
+        """Return the decoder's loss of the refined logits and, weighted, the loss of the first head's."""
+        first, *others = others
+        return self.decoder.loss(logits, others, target, criterion) + criterion.aux_weight * criterion(first, target)

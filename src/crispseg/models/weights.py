@@ -48,6 +48,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise DataError(f"{path}: not a readable weights file ({error})") from error
     except Exception as error:  # unpickling errors of every kind, among them the refusal to run code
         raise DataError(f"{path}: refused, it holds more than tensors ({type(error).__name__})") from error
+    for name in ("state_dict", "model"):  # a training checkpoint: the weights, beside the step and the optimizer
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path}: expected a plain state dict (name -> tensor)")
     return dict(state)
@@ -70,6 +73,24 @@ def load_encoder(body: nn.Module, path: str | os.PathLike[str]) -> None:
         if key in state and state[key].shape != value.shape:
             raise DataError(f"{path}: {key} should be {tuple(value.shape)}, found {tuple(state[key].shape)}")
     body.load_state_dict({key: state[key].to(own[key].dtype) for key in own if key in state}, strict=False)
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
+    """Load ``state``, read from ``path``, into encoder and decoder of ``model``: every tensor there, and none left over.
+
+    Whatever else the model has, a fresh neck for example, stays. Raises :class:`DataError`, naming the first tensor
+    that is missing, left over or misshapen.
+    """
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(("encoder.", "decoder."))}
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise DataError(f"{path}: {len(missing)} of the network's {len(own)} tensors are missing, first {missing[0]!r}")
+    for key, value in state.items():
+        if key not in own:
+            raise DataError(f"{path}: {key} is no tensor of this network")
+        if value.shape != own[key].shape:
+            raise DataError(f"{path}: {key} should be {tuple(own[key].shape)}, found {tuple(value.shape)}")
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
 
 
 def from_efficientnet_pytorch(state: Mapping[str, Tensor], body: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,7 @@
+"""PIDNet: three branches, for detail (P), context (I) and boundaries (D); S, M and L; the authors' weights load."""
+
+from crispseg.models.pidnet.decoder import PIDNetDecoder
+from crispseg.models.pidnet.encoder import PIDNetEncoder
+from crispseg.models.pidnet.neck import PGuidedByI
+
+__all__ = ["PGuidedByI", "PIDNetDecoder", "PIDNetEncoder"]
