@@ -16,6 +16,8 @@ from torchmetrics import Metric
 from crispseg.metrics.labels import codes
 
 Average = Literal["dataset", "image"]
+PIXELS = 2**21
+"""As many at a time: large images go one by one, so that scratch maps stay in the cache whatever the batch size."""
 
 
 class CountingMetric(Metric):
@@ -54,7 +56,9 @@ class CountingMetric(Metric):
 
     def counts(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the integers of each image, int64 (B, …); see the metric for what they are. Nothing is remembered."""
-        return self.count_codes(*codes(pred, target, self.num_classes, self.ignore_index))
+        p, t = codes(pred, target, self.num_classes, self.ignore_index)
+        images = max(1, PIXELS // t[0].numel()) if len(t) else 1
+        return torch.cat([self.count_codes(*part) for part in zip(p.split(images), t.split(images))])
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add label maps (B, H, W) or logits (B, C, H, W) and their truth (B, H, W)."""

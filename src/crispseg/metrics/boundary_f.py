@@ -111,8 +111,9 @@ def _tolerances_missed(pred: Tensor, target: Tensor, ascending: Sequence[float])
     of code 0 match each other too; nobody counts them.
     """
     height, width = pred.shape[-2:]
-    hit_p, hit_t = torch.zeros_like(pred, dtype=torch.bool), torch.zeros_like(pred, dtype=torch.bool)
-    missed_p, missed_t = torch.zeros_like(pred, dtype=torch.uint8), torch.zeros_like(pred, dtype=torch.uint8)
+    # One spare map for all comparisons: fresh memory for each would cost more than comparing.
+    hit_p, hit_t, spare = (torch.zeros_like(pred, dtype=torch.bool) for _ in range(3))
+    missed_p, missed_t = (torch.zeros_like(pred, dtype=torch.uint8) for _ in range(2))
     inner = -1.0
     for tolerance in ascending:
         for dy, dx in _disc(inner, tolerance):
@@ -120,7 +121,7 @@ def _tolerances_missed(pred: Tensor, target: Tensor, ascending: Sequence[float])
                 continue
             at_p = (..., slice(max(0, -dy), height - max(0, dy)), slice(max(0, -dx), width - max(0, dx)))
             at_t = (..., slice(max(0, dy), height - max(0, -dy)), slice(max(0, dx), width - max(0, -dx)))
-            same = pred[at_p] == target[at_t]
+            same = torch.eq(pred[at_p], target[at_t], out=spare[at_p])
             hit_p[at_p].logical_or_(same)
             hit_t[at_t].logical_or_(same)
         missed_p += ~hit_p

@@ -56,19 +56,21 @@ def band(code: Tensor, d: int, num_classes: int, *, border: bool = False) -> Ten
 
 def bands(code: Tensor, radii: Sequence[int], num_classes: int, *, border: bool = False) -> Iterator[Tensor]:
     """Yield ``band(code, r, num_classes)`` for each r of ascending radii; each window grows from the one before it."""
-    height, width = code.shape[-2:]
-    reach = min(radii[-1], max(height, width))  # further out there is nothing more to see
     # The smallest class is found as the largest of C + 1 − code, so that void, 0 in both, never wins.
-    high = _pad(code, reach, num_classes + 1 if border else None)
-    low = _pad((num_classes + 1 - code) * code.bool(), reach, 0 if border else None)
-    extremes, was = torch.cat([high, low]), 0
+    extremes = torch.cat([code, (num_classes + 1 - code) * code.bool()])
+    spare, was = torch.empty_like(extremes), 0
     for r in radii:
-        r = min(r, reach)
-        extremes, was = _grow(extremes, was, r), r
-        margin = reach - r
-        high, low = extremes[:, margin : margin + height, margin : margin + width].chunk(2)
+        extremes, spare = _grow(extremes, spare, was, r)
+        high, low = extremes.chunk(2)
         # xor, then bool: comparing a tensor with a number is many times slower (torch 2.15, CPU).
-        yield ((high + low) ^ (num_classes + 1)).bool()
+        region = ((high + low) ^ (num_classes + 1)).bool()
+        if border:
+            for dim in (-2, -1):
+                n = code.shape[dim]
+                region.narrow(dim, 0, min(r, n)).fill_(True)
+                region.narrow(dim, max(0, n - r), min(r, n)).fill_(True)
+        yield region
+        was = r
 
 
 def near(mask: Tensor, d: int) -> Tensor:
@@ -77,8 +79,8 @@ def near(mask: Tensor, d: int) -> Tensor:
     >>> near(torch.tensor([[[True, False, False]]]), 1).tolist()
     [[[True, True, False]]]
     """
-    d = min(d, max(mask.shape[-2:]))
-    return _grow(_pad(mask.view(torch.uint8), d, 0), 0, d).bool()
+    x = mask.to(torch.uint8)  # a copy: it is written to
+    return _grow(x, torch.empty_like(x), 0, d)[0].bool()
 
 
 def contour(code: Tensor) -> Tensor:
@@ -102,32 +104,30 @@ def contour(code: Tensor) -> Tensor:
     return code * edge
 
 
-def _pad(x: Tensor, radius: int, outside: int | None) -> Tensor:
-    """Add ``radius`` pixels on all sides. None repeats the last pixel: a window that sees the copy has it anyway."""
-    for dim in (-2, -1):
-        first, last = x.narrow(dim, 0, 1), x.narrow(dim, x.shape[dim] - 1, 1)
-        if outside is not None:
-            first = last = torch.full_like(first, outside)
-        size = [-1] * x.ndim
-        size[dim] = radius
-        x = torch.cat([first.expand(size), x, last.expand(size)], dim)
-    return x
+def _grow(x: Tensor, spare: Tensor, was: int, d: int) -> tuple[Tensor, Tensor]:
+    """From the maxima over windows of half-width ``was``, cut off at the image's edges, to half-width d.
 
-
-def _grow(x: Tensor, was: int, d: int) -> Tensor:
-    """From the maxima over windows of half-width ``was`` to half-width d, where they fit: d − was less on each side.
-
-    Two windows of one length, shifted by at most that length, make a longer one: log2 steps of two views each. They
-    write to one spare map and to ``x`` by turns; fresh memory for each would cost more than the maximum.
+    Two windows of half-width r, one s ≤ r to the left of a pixel and one s to its right, make one of half-width r + s:
+    log2 steps of two views each. They are written to ``spare`` and ``x`` by turns, since fresh memory for each would
+    cost more than the maximum. Returns the two, the maxima first.
     """
-    here, there = x, torch.empty_like(x)
     for dim in (-1, -2):
-        length, goal = 2 * was + 1, 2 * d + 1
-        while length < goal:
-            shift = min(length, goal - length)
-            n = x.shape[dim] - shift
-            first, second = x.narrow(dim, 0, n), x.narrow(dim, shift, n)
-            x = torch.maximum(first, second, out=there[:, : first.shape[1], : first.shape[2]])
-            here, there = there, here
-            length += shift
-    return x
+        r, n = was, x.shape[dim]
+        while r < min(d, n - 1):  # further out there is nothing more to see
+            step = min(max(r, 1), d - r, n // 2)
+            _widen(x, spare, dim, step)
+            if r == 0:  # the two neighbours leave the pixel itself out
+                torch.maximum(x, spare, out=spare)
+            x, spare, r = spare, x, r + step
+    return x, spare
+
+
+def _widen(x: Tensor, out: Tensor, dim: int, step: int) -> None:
+    """out_i = max(x_{i − step}, x_{i + step}), where beyond the edge lies the last pixel: its window is cut off too."""
+    n = x.shape[dim]
+    left, right = x.narrow(dim, 0, n - step), x.narrow(dim, step, n - step)
+    inner = n - 2 * step
+    if inner:
+        torch.maximum(left.narrow(dim, 0, inner), right.narrow(dim, step, inner), out=out.narrow(dim, step, inner))
+    torch.maximum(x.narrow(dim, 0, 1), right.narrow(dim, 0, step), out=out.narrow(dim, 0, step))
+    torch.maximum(left.narrow(dim, inner, step), x.narrow(dim, n - 1, 1), out=out.narrow(dim, n - step, step))

@@ -30,9 +30,10 @@ def joint_tally(*parts: tuple[Tensor, int]) -> Tensor:
     """
     sizes = [size for _, size in parts]
     bins = math.prod(sizes)
-    key = parts[0][0].to(narrowest(bins * LANES))
+    dtype = narrowest(bins * LANES)
+    key = parts[0][0].to(dtype)
     for code, size in parts[1:]:
-        key = torch.add(code, key, alpha=size)
+        key = torch.add(code.to(dtype), key, alpha=size)  # of one type: adding two types is several times slower
     return tally(key, bins).view(-1, *sizes)
 
 
