@@ -88,7 +88,7 @@ class ModelConfig:
         neck: "sdn", "none", or a control: "conv", "central".
         placement: Where the neck sits: "encoder" or "decoder".
         pretrained: True, false, or the path of a weights file.
-        decoder_channels: Width of the decoder.
+        decoder_channels: Width of the decoder; null: the decoder's own.
         auxiliary: Add an auxiliary head on an encoder map.
         neck_options: Options of the neck.
         factory: A network of your own in the place of encoder and decoder, "PATH.py:FACTORY" with
@@ -104,7 +104,7 @@ class ModelConfig:
     neck: str = "sdn"
     placement: Literal["encoder", "decoder"] = "encoder"
     pretrained: bool | str = True
-    decoder_channels: int = 128
+    decoder_channels: int | None = None
     auxiliary: bool = False
     neck_options: NeckConfig = dataclasses.field(default_factory=NeckConfig)
     factory: str | None = None

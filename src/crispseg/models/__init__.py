@@ -4,20 +4,31 @@ from crispseg.models.attaching import adapter_parameters, attach, detach, load_a
 from crispseg.models.build import build_model
 from crispseg.models.decoders import FCNDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
+from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
+from crispseg.models.hrnet.loading import load_hrnet
 from crispseg.models.network import SegmentationModel, SegmentationNetwork
 from crispseg.models.refined import RefinedDecoder
+from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
+from crispseg.models.segmenter.loading import load_segmenter
 
 __all__ = [
     "FCNDecoder",
+    "HRNetDecoder",
+    "HRNetEncoder",
+    "MaskTransformer",
     "RefinedDecoder",
     "SegmentationModel",
     "SegmentationNetwork",
+    "SegmenterLinear",
     "SemanticFPNDecoder",
     "TimmEncoder",
+    "ViTEncoder",
     "adapter_parameters",
     "attach",
     "build_model",
     "detach",
     "load_adapter",
+    "load_hrnet",
+    "load_segmenter",
     "save_adapter",
 ]

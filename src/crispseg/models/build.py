@@ -5,6 +5,7 @@ Not here: the networks.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,9 +14,11 @@ from torch import nn
 from crispseg.errors import UsageError, nearest
 from crispseg.models.decoders import Decoder, FCNDecoder, FusedDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
+from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
 from crispseg.models.pidnet import PGuidedByI, PIDNetDecoder, PIDNetEncoder
 from crispseg.models.refined import RefinedDecoder
+from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
 from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
 
@@ -44,6 +47,12 @@ class System:
 DECODERS: dict[str, System] = {
     "fcn": System(FCNDecoder, single_scale),
     "semantic_fpn": System(SemanticFPNDecoder),
+    "segmenter_linear": System(SegmenterLinear, single_scale, ViTEncoder),
+    "segmenter_mask": System(MaskTransformer, single_scale, ViTEncoder),
+    "hrnet": System(HRNetDecoder, encoder=HRNetEncoder),
+    "hrnet_aligned": System(
+        partial(HRNetDecoder, align_corners=True), encoder=partial(HRNetEncoder, align_corners=True)
+    ),
     "pidnet": System(PIDNetDecoder, PGuidedByI, PIDNetEncoder),
 }
 
@@ -70,7 +79,8 @@ def build_model(
     encoder
         A timm model name.
     decoder
-        ``"fcn"`` (single-scale) or ``"semantic_fpn"`` (multi-scale).
+        A system; docs/models.md says which encoders it takes and where the neck sits: ``"fcn"``, ``"semantic_fpn"``,
+        ``"segmenter_linear"``, ``"segmenter_mask"``, ``"hrnet"``, ….
     num_classes
         Number of classes K.
     neck
