@@ -41,6 +41,7 @@ SYSTEMS = [
     System("vit_tiny_patch16_224", "segmenter_mask", lr=1e-3),
     System("hrnet_w18_small", "hrnet"),
     System("hrnet_w18_small", "hrnet_aligned"),
+    System("tf_efficientnet_lite0", "kmax_deeplab", {"decoder_channels": 16}),
 ]
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.decoder)
 with_and_without = pytest.mark.parametrize("neck", ["none", "sdn"])

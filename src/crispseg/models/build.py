@@ -15,6 +15,7 @@ from crispseg.errors import UsageError, nearest
 from crispseg.models.decoders import Decoder, FCNDecoder, FusedDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
+from crispseg.models.kmax import KMaXDecoder, KMaXEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
 from crispseg.models.pidnet import PGuidedByI, PIDNetDecoder, PIDNetEncoder
 from crispseg.models.refined import RefinedDecoder
@@ -53,6 +54,7 @@ DECODERS: dict[str, System] = {
     "hrnet_aligned": System(
         partial(HRNetDecoder, align_corners=True), encoder=partial(HRNetEncoder, align_corners=True)
     ),
+    "kmax_deeplab": System(KMaXDecoder, encoder=KMaXEncoder),
     "pidnet": System(PIDNetDecoder, PGuidedByI, PIDNetEncoder),
 }
 
