@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from benchmarks.measure import interleaved, medians, save
 from benchmarks.operator import both, forward, inputs
 from benchmarks.rivals import OPERATORS, ours
-from crispseg.ops.semantic_difference import tiled
+from crispseg.ops.semantic_difference import tiles
 from crispseg.ops.semantic_difference.products import product
 
 SHAPES = ((2, 64, 128, 128), (1, 256, 128, 128), (2, 512, 32, 32))
@@ -59,7 +59,7 @@ def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
 
 def _with_tile(elements: int, call: Callable[[], object]) -> Callable[[], object]:
     def run() -> object:
-        with mock.patch.object(tiled, "TILE_ELEMENTS", elements), mock.patch.object(tiled, "TILE_PIXELS", 1):
+        with mock.patch.object(tiles, "ELEMENTS", elements), mock.patch.object(tiles, "PIXELS", 1):
             return call()
 
     return run

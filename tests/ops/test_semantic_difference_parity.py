@@ -7,11 +7,18 @@ import torch
 from torch import Tensor
 
 from crispseg import semantic_difference
-from crispseg.ops.semantic_difference import native, tiled
+from crispseg.ops.semantic_difference import differences, native, tiles
 from crispseg.similarity import NAMES
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.why_not() or "there is a compiler")
 
+PARTED = [  # size, batch, k, dilation, groups
+    ((13, 7), 2, 3, 1, 1),
+    ((13, 7), 2, 5, 2, 2),
+    ((3, 2), 7, 3, 4, 1),
+    ((2, 30), 1, 3, 1, 1),
+    ((13, 7), 2, 3, 1, 2),
+]
 SIZES = {"point": (1, 1), "line": (1, 9), "odd": (5, 7), "wide": (6, 19)}
 
 
@@ -61,13 +68,23 @@ def test_every_size_and_batch(similarity, size):
         assert_same(draw(batch=batch, size=size, learned=False), similarity=similarity, dilation=2)
 
 
+def small_parts(monkeypatch) -> None:
+    """Chunks of three channels or three groups, tiles of a few rows, blocks of a channel or two."""
+    for module, name, value in (
+        (tiles, "CHANNELS", 3),
+        (tiles, "ELEMENTS", 3 * 8 * 20),
+        (tiles, "PIXELS", 1),
+        (differences, "BLOCK_ELEMENTS", 200),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
 @pytest.mark.parametrize("similarity", NAMES)
 def test_maps_larger_than_a_tile(similarity, monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_ELEMENTS", 8 * 8 * 20)
-    monkeypatch.setattr(tiled, "TILE_PIXELS", 1)
-    monkeypatch.setattr(tiled, "BLOCK_ELEMENTS", 200)
-    for size, batch, k, dilation in (((13, 7), 2, 3, 1), ((13, 7), 2, 5, 2), ((3, 2), 7, 3, 4), ((2, 30), 1, 3, 1)):
-        assert_same(draw(batch=batch, size=size, k=k), similarity=similarity, dilation=dilation)
+    small_parts(monkeypatch)
+    for size, batch, k, dilation, groups in PARTED:
+        tensors = draw(batch=batch, size=size, k=k, groups=groups)
+        assert_same(tensors, similarity=similarity, dilation=dilation, groups=groups)
 
 
 def test_a_guide_of_other_channels_and_a_scalar_learned_scale():
@@ -126,11 +143,10 @@ def test_the_compiled_stage(size, contrast):
 
 @needs_compiler
 def test_the_compiled_stage_on_maps_larger_than_a_tile(monkeypatch):
-    monkeypatch.setattr(tiled, "TILE_ELEMENTS", 8 * 8 * 20)
-    monkeypatch.setattr(tiled, "TILE_PIXELS", 1)
-    for size, batch, k, dilation in (((13, 7), 2, 3, 1), ((13, 7), 2, 5, 2), ((3, 2), 7, 3, 4), ((2, 30), 1, 3, 1)):
-        tensors = draw(batch=batch, size=size, k=k, dtype=torch.float32)
-        assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", dilation=dilation)
+    small_parts(monkeypatch)
+    for size, batch, k, dilation, groups in PARTED:
+        tensors = draw(batch=batch, size=size, k=k, groups=groups, dtype=torch.float32)
+        assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", dilation=dilation, groups=groups)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -21,15 +21,18 @@ import torch
 from torch import Tensor
 
 from crispseg.ops.semantic_difference.form import Form
+from crispseg.ops.semantic_difference.tiles import Tile
 
 SOURCE = Path(__file__).with_name("differences.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 BUILD_SECONDS = 30
 
 
-class _Sizes(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_long) for name in ("channels", "images", "rows", "width", "radius", "half", "contrast")
+class _Tile(ctypes.Structure):
+    _fields_ = (
+        *((n, ctypes.c_long) for n in ("channels", "images", "height", "width", "top", "rows")),
+        *((n, ctypes.c_long) for n in ("radius", "half", "contrast")),
+        *((n, ctypes.c_long * 4) for n in ("u", "v", "du", "dv")),
     )
 
 
@@ -48,26 +51,32 @@ def serves(u: Tensor, v: Tensor, form: Form) -> bool:
     return form.similarity == "charbonnier" and u.is_cpu and u.dtype == v.dtype == torch.float32
 
 
-def differences(U: Tensor, V: Tensor, D: Tensor, form: Form) -> None:
-    """As ``tiled._differences``, for whole contiguous bands."""
-    _call("differences", (U, V, D), D, form)
+def differences(u: Tensor, v: Tensor, scale: Tensor | None, D: Tensor, tile: Tile, form: Form) -> None:
+    """As in ``differences.py``."""
+    _call("differences", (u, v), scale, D, tile, form)
 
 
-def differences_adjoint(U: Tensor, V: Tensor, D: Tensor, dU: Tensor, dV: Tensor, form: Form) -> None:
-    """As ``tiled._differences_adjoint``, for whole contiguous bands."""
-    _call("differences_adjoint", (U, V, D, dU, dV), D, form)
+def adjoint(
+    u: Tensor, v: Tensor, scale: Tensor | None, D: Tensor, du: Tensor, dv: Tensor, tile: Tile, form: Form
+) -> None:
+    """As in ``differences.py``."""
+    _call("adjoint", (u, v, du, dv), scale, D, tile, form)
 
 
-def _call(name: str, tensors: tuple[Tensor, ...], D: Tensor, form: Form) -> None:
+def _call(name: str, maps: tuple[Tensor, ...], scale: Tensor | None, D: Tensor, tile: Tile, form: Form) -> None:
     built = library()
     if built is None:
         raise RuntimeError(f"impl 'native' needs a C compiler: {why_not()}")
-    half = form.half
-    channels, _, images, rows, width = D.shape
-    sizes = _Sizes(channels, images, rows, width, form.radius, len(half), form.contrast)
+    maps = tuple(x[tile.images] for x in maps)
+    images, channels, height, width = maps[0].shape
+    rows, half = tile.bottom - tile.top, form.half
+    numbers = (channels, images, height, width, tile.top, rows, form.radius, len(half), form.contrast)
+    sizes = _Tile(*numbers, *((ctypes.c_long * 4)(*x.stride()) for x in maps))
     offsets = (ctypes.c_long * (2 * len(half)))(*(step for offset in half for step in offset))
-    pointers = (ctypes.c_void_p(x.data_ptr()) for x in tensors)
-    getattr(built, name)(*pointers, ctypes.byref(sizes), offsets)
+    u, v, *gradients = (ctypes.c_void_p(x.data_ptr()) for x in maps)
+    λ = None if scale is None else scale.detach().float().expand(channels).contiguous()
+    pointer = None if λ is None else ctypes.c_void_p(λ.data_ptr())
+    getattr(built, name)(u, v, pointer, ctypes.c_void_p(D.data_ptr()), *gradients, ctypes.byref(sizes), offsets)
 
 
 @functools.cache
