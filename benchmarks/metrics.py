@@ -97,7 +97,7 @@ def main() -> None:
             calls = _calls(height, width, classes)
             slow = {name: call for name, call in calls.items() if name.startswith(("scipy", "MONAI"))}
             quick = {name: call for name, call in calls.items() if name not in slow}
-            times = medians(interleaved(quick, seconds=4, least=9))
+            times = medians(interleaved(quick, seconds=2, least=7))
             times |= {name: _once(call) for name, call in slow.items()}  # seconds each on the large map
             rows += [
                 {"maps": title, "threads": threads, "what": name, "ms": 1000 * seconds}
