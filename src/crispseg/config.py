@@ -89,6 +89,7 @@ class ModelConfig:
         placement: Where the neck sits: "encoder" or "decoder".
         pretrained: True, false, or the path of a weights file.
         decoder_channels: Width of the decoder; null: the decoder's own.
+        decoder_options: More of the decoder's own arguments, such as num_queries of mask2former; docs/models.md.
         auxiliary: Add an auxiliary head on an encoder map.
         neck_options: Options of the neck.
         factory: A network of your own in the place of encoder and decoder, "PATH.py:FACTORY" with
@@ -105,6 +106,7 @@ class ModelConfig:
     placement: Literal["encoder", "decoder"] = "encoder"
     pretrained: bool | str = True
     decoder_channels: int | None = None
+    decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     auxiliary: bool = False
     neck_options: NeckConfig = dataclasses.field(default_factory=NeckConfig)
     factory: str | None = None
@@ -206,7 +208,9 @@ def check_keys(tree: Any, kind: type = Config, where: str = "") -> None:
 def differences(a: Config, b: Config) -> list[str]:
     """Return ``key: value in a != value in b`` for every leaf in which two configs differ."""
     flat_a, flat_b = leaves(to_dict(a)), leaves(to_dict(b))
-    return [f"{key}: {flat_a[key]!r} != {flat_b[key]!r}" for key in flat_a if flat_a[key] != flat_b[key]]
+    keys = dict.fromkeys([*flat_a, *flat_b])  # a free mapping, such as decoder_options, may lack a key
+    values = [(key, flat_a.get(key), flat_b.get(key)) for key in keys]
+    return [f"{key}: {a!r} != {b!r}" for key, a, b in values if a != b]
 
 
 def read(path: str | os.PathLike[str]) -> Config:

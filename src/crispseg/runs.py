@@ -109,6 +109,7 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
         placement=m.placement,
         pretrained=m.pretrained if pretrained is None else pretrained,
         decoder_channels=m.decoder_channels,
+        decoder_options=m.decoder_options,
         auxiliary=m.auxiliary,
         neck_options=configs.to_dict(m.neck_options),
     )

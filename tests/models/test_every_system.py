@@ -33,6 +33,7 @@ class System:
         return build_model(self.encoder, self.decoder, CLASSES, **options).eval()
 
 
+MASKS = {"num_queries": 8, "encoder_layers": 1, "decoder_layers": 3}
 SYSTEMS = [
     System("tf_efficientnet_lite0", "fcn", {"decoder_channels": 32}),
     System("tf_efficientnet_lite0", "semantic_fpn", {"decoder_channels": 32}),
@@ -42,6 +43,13 @@ SYSTEMS = [
     System("hrnet_w18_small", "hrnet"),
     System("hrnet_w18_small", "hrnet_aligned"),
     System("tf_efficientnet_lite0", "kmax_deeplab", {"decoder_channels": 16}),
+    System(
+        "test_resnet", "mask2former", {"decoder_channels": 64, "decoder_options": MASKS | {"train_num_points": 512}}
+    ),
+    System("test_resnet", "maskformer", {"decoder_channels": 64, "decoder_options": MASKS}, lr=1e-3),
+    System("test_vit", "dpt", {"decoder_channels": 32}),
+    System("test_resnet", "segformer", {"decoder_channels": 32}),
+    System("test_resnet", "upernet", {"decoder_channels": 32}),
 ]
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.decoder)
 with_and_without = pytest.mark.parametrize("neck", ["none", "sdn"])

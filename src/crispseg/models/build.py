@@ -3,6 +3,7 @@
 Not here: the networks.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,14 @@ from torch import nn
 from crispseg.errors import UsageError, nearest
 from crispseg.models.decoders import Decoder, FCNDecoder, FusedDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
+from crispseg.models.hosts import (
+    DPTDecoder,
+    Mask2FormerDecoder,
+    MaskFormerDecoder,
+    SegFormerDecoder,
+    UPerNetDecoder,
+    encoder_for,
+)
 from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
 from crispseg.models.kmax import KMaXDecoder, KMaXEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
@@ -56,6 +65,11 @@ DECODERS: dict[str, System] = {
     ),
     "kmax_deeplab": System(KMaXDecoder, encoder=KMaXEncoder),
     "pidnet": System(PIDNetDecoder, PGuidedByI, PIDNetEncoder),
+    "maskformer": System(MaskFormerDecoder, encoder=encoder_for("maskformer")),
+    "mask2former": System(Mask2FormerDecoder, encoder=encoder_for("mask2former")),
+    "dpt": System(DPTDecoder, encoder=encoder_for("dpt")),
+    "segformer": System(SegFormerDecoder, encoder=encoder_for("segformer")),
+    "upernet": System(UPerNetDecoder, encoder=encoder_for("upernet")),
 }
 
 
@@ -68,6 +82,7 @@ def build_model(
     placement: Placement = "encoder",
     pretrained: bool | str | Path = True,
     decoder_channels: int | None = None,
+    decoder_options: Mapping[str, Any] | None = None,
     auxiliary: bool = False,
     neck_options: Mapping[str, Any] | None = None,
 ) -> SegmentationModel:
@@ -94,6 +109,8 @@ def build_model(
         As in :class:`crispseg.models.TimmEncoder`.
     decoder_channels
         Width of the decoder; None: the decoder's own, for a published system that of its paper.
+    decoder_options
+        More of the decoder's own arguments; for a host of transformers, fields of its configuration.
     auxiliary
         Add a head on an encoder map, supervised in training only.
     neck_options
@@ -121,7 +138,9 @@ def build_model(
     system = DECODERS[decoder]
     backbone = system.encoder(encoder, pretrained)
     width = {} if decoder_channels is None else {"channels": decoder_channels}
-    plain = system.decoder(backbone.channels, num_classes, **width, **getattr(backbone, "decoder_options", {}))
+    more = {**width, **getattr(backbone, "decoder_options", {}), **(decoder_options or {})}
+    _check_options(decoder, system.decoder, more)
+    plain = system.decoder(backbone.channels, num_classes, **more)
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     # The neck is made last, so that the same seed gives the same weights to everything else.
     options = {"operator": neck, **(neck_options or {})}
@@ -132,3 +151,12 @@ def build_model(
     if not isinstance(plain, FusedDecoder):
         raise UsageError(f"placement 'decoder' needs a decoder with one fused map; {decoder!r} has none")
     return SegmentationModel(backbone, nn.Identity(), RefinedDecoder(plain, **options), auxiliary_head)
+
+
+def _check_options(name: str, decoder: Callable[..., Decoder], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(decoder).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return  # it looks at them itself
+    for option in options:
+        if option not in parameters:
+            raise UsageError(f"decoder {name!r} has no option {option!r}{nearest(option, list(parameters)[2:])}")

@@ -7,13 +7,13 @@ Not here: a neck inside a host that stays whole (``crispseg.models.attaching``).
 
 from crispseg.models.hosts.dense import DPTDecoder, SegFormerDecoder, UPerNetDecoder
 from crispseg.models.hosts.mask_classification import Mask2FormerDecoder, MaskFormerDecoder
-from crispseg.models.hosts.vit import DPTEncoder
+from crispseg.models.hosts.published import encoder_for
 
 __all__ = [
     "DPTDecoder",
-    "DPTEncoder",
     "Mask2FormerDecoder",
     "MaskFormerDecoder",
     "SegFormerDecoder",
     "UPerNetDecoder",
+    "encoder_for",
 ]

@@ -107,8 +107,7 @@ class MaskLoss:
         else:
             where = torch.rand(1, self.points.count, 2, device=z.device)
             z, y, v = (_sample(x[None], where)[0] for x in (z, masks, void[None]))
-        w = 1 - v
-        y = y / _positive(w)
+        y, w = _counted(y, v)
         inside, outside = self.pixel_loss(z)
         pixels = ((w * inside) @ y.T + (w * outside) @ (1 - y).T) / _positive(w.sum())
         p = w * z.sigmoid()
@@ -122,22 +121,29 @@ class MaskLoss:
         """Mask logits, masks and weights (N, P) where the mask losses look, of (N, 1, h, w) and twice (N, 1, H, W)."""
         if self.points is None:
             z = F.interpolate(z, y.shape[-2:], mode="bilinear", align_corners=False)
-            return z.flatten(1), y.flatten(1), 1 - v.flatten(1)  # y is 0 where it is void
+            return z.flatten(1), *_counted(y.flatten(1), v.flatten(1))
         n, wanted = len(z), int(self.points.important * self.points.count)
         with torch.no_grad():
             where = torch.rand(n, int(self.points.oversample * self.points.count), 2, device=z.device)
             unsure = -_sample(z, where)[:, 0].abs()
-            unsure = unsure.masked_fill(_sample(v, where)[:, 0] > 0.5, -torch.inf)
+            unsure = unsure.masked_fill(_sample(v, where)[:, 0] >= 0.5, -torch.inf)
             best = unsure.topk(wanted, dim=1).indices
             anywhere = torch.rand(n, self.points.count - wanted, 2, device=z.device)
             where = torch.cat([where.gather(1, best[..., None].expand(-1, -1, 2)), anywhere], dim=1)
-        w = 1 - _sample(v, where)[:, 0]
-        return _sample(z, where)[:, 0], _sample(y, where)[:, 0] / _positive(w), w  # y: the share of what is not void
+        return _sample(z, where)[:, 0], *_counted(_sample(y, where)[:, 0], _sample(v, where)[:, 0])
 
 
 def _sample(x: Tensor, where: Tensor) -> Tensor:
     """Bilinear values (N, C, P) of maps (N, C, H, W) at points (N, P, 2), x before y, in [0, 1]."""
     return F.grid_sample(x, 2 * where[:, :, None] - 1, align_corners=False)[..., 0]
+
+
+def _counted(y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks and weights where the share v is void: a point that is void by half or more weighs nothing.
+
+    Beside it, between two pixels, a mask is the share of what is not void.
+    """
+    return y / _positive(1 - v), (v < 0.5).to(y.dtype)
 
 
 def _positive(x: Tensor) -> Tensor:
