@@ -7,6 +7,8 @@ from crispseg.models.encoders import TimmEncoder
 from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
 from crispseg.models.hrnet.loading import load_hrnet
 from crispseg.models.network import SegmentationModel, SegmentationNetwork
+from crispseg.models.pidnet import PIDNetDecoder, PIDNetEncoder
+from crispseg.models.pidnet.loading import load_pidnet
 from crispseg.models.refined import RefinedDecoder
 from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
 from crispseg.models.segmenter.loading import load_segmenter
@@ -16,6 +18,8 @@ __all__ = [
     "HRNetDecoder",
     "HRNetEncoder",
     "MaskTransformer",
+    "PIDNetDecoder",
+    "PIDNetEncoder",
     "RefinedDecoder",
     "SegmentationModel",
     "SegmentationNetwork",
@@ -29,6 +33,7 @@ __all__ = [
     "detach",
     "load_adapter",
     "load_hrnet",
+    "load_pidnet",
     "load_segmenter",
     "save_adapter",
 ]
