@@ -1,62 +1,53 @@
 """attach on torchvision's segmenters: FCN, DeepLabV3 and LR-ASPP, random weights, odd sizes."""
 
 import copy
+from typing import ClassVar
 
-import pytest
 import torch
+from attach_suite import AttachSuite, Host
 from torchvision.models import segmentation
 
-from crispseg.models import adapter_parameters, attach, detach, load_adapter, save_adapter
-
-HOSTS = {
-    "lraspp_mobilenet_v3_large": ["low", "high"],
-    "deeplabv3_mobilenet_v3_large": [0],
-    "fcn_resnet50": [0],
-}
-SMALL = {"groups": 8}  # a dense 3×3 on 960 or 2048 channels is slow to make
+from crispseg.models import attach
 
 
 def make(name):
-    torch.manual_seed(0)
     auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
-    return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=4, **auxiliary).eval()
+    return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=4, **auxiliary)
 
 
-@pytest.mark.parametrize("name", HOSTS)
-def test_the_maps_that_the_classifier_reads_are_refined_and_nothing_changes_at_first(name):
-    model, image = make(name), torch.rand(1, 3, 37, 51)
-    keys = list(model.state_dict())
-    with torch.no_grad():
-        before = model(image)
-        attach(model, **SMALL)
-        after = model(image)
-    assert list(before) == list(after) and all(torch.equal(before[key], after[key]) for key in before)
-    assert [path[-1] for path in model.classifier.sdn.paths] == HOSTS[name]
-    detach(model)
-    assert list(model.state_dict()) == keys
+def host(name, channels, options, slow=False):
+    return Host(lambda: make(name), "classifier", channels, odd=(37, 51), options=options, slow=slow)
 
 
-def test_a_training_step_changes_the_neck_which_loads_elsewhere(tmp_path):
-    model, image = make("lraspp_mobilenet_v3_large"), torch.rand(2, 3, 64, 64)
-    other = copy.deepcopy(model)
-    attach(model, **SMALL)
-    before = model(image)["out"]
-    before.square().mean().backward()
-    with torch.no_grad():
-        for p in adapter_parameters(model):
-            p -= p.grad
-        assert not torch.equal(model(image)["out"], before)
-        save_adapter(model, tmp_path / "neck.safetensors")
-        load_adapter(other, tmp_path / "neck.safetensors")
-        assert torch.equal(model(image)["out"], other(image)["out"])
+class TestTorchvision(AttachSuite):
+    hosts: ClassVar = {  # a dense 3×3 on 960 or 2048 channels is slow to make
+        "lraspp": host("lraspp_mobilenet_v3_large", [40, 960], {"groups": 8}),
+        "deeplabv3": host("deeplabv3_mobilenet_v3_large", [960], {"width": 32}),
+        "fcn": host("fcn_resnet50", [2048], {"width": 32}, slow=True),
+    }
+
+    def test_the_auxiliary_head_reads_its_map_as_it_was(self):
+        torch.manual_seed(0)
+        model, image = attach(make("deeplabv3_mobilenet_v3_large").eval(), width=32), torch.rand(1, 3, 37, 51)
+        with torch.no_grad():
+            before = model(image)
+            torch.nn.init.normal_(model.classifier.sdn.neck.levels[0].fusion.mix.weight)
+            after = model(image)
+        assert torch.equal(before["aux"], after["aux"]) and not torch.equal(before["out"], after["out"])
+
+    def test_the_maps_that_the_classifier_reads_are_refined(self):
+        names = {"lraspp_mobilenet_v3_large": ["low", "high"], "deeplabv3_mobilenet_v3_large": [0]}
+        for name, expected in names.items():
+            neck = attach(make(name), width=8).classifier.sdn
+            assert [path[-1] for path in neck.paths] == expected
 
 
 def test_a_backbone_that_runs_its_items_in_turn_does_not_run_the_neck_as_one():
-    model, image = make("lraspp_mobilenet_v3_large"), torch.rand(1, 3, 37, 51)
+    model, image = make("lraspp_mobilenet_v3_large").eval(), torch.rand(1, 3, 37, 51)
     items = list(model.backbone)
     with torch.no_grad():
         before = model(image)["out"]
-        attach(model, at="backbone", **SMALL)
+        attach(model, at="backbone", groups=8)
         assert torch.equal(model(image)["out"], before)
         assert torch.equal(copy.deepcopy(model)(image)["out"], before)
     assert list(model.backbone) == list(model.backbone.keys()) == items
