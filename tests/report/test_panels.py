@@ -20,6 +20,14 @@ def test_worst_box_finds_the_heaviest_window():
     assert worst_box(weight, 100, 10) == Box(0, worst_box(weight, 40, 10).left, 40, 10)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_worst_box_is_the_heaviest_of_all_windows(seed):
+    weight = torch.rand(9, 13, generator=torch.Generator().manual_seed(seed))
+    box = worst_box(weight, 4, 6)
+    sums = {(top, left): weight[top : top + 4, left : left + 6].sum() for top in range(6) for left in range(8)}
+    assert (box.top, box.left) == max(sums, key=sums.get)
+
+
 def test_crop_and_frame():
     page = np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint8)
     box = Box(3, 4, 5, 6)

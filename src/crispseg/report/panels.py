@@ -43,8 +43,10 @@ def worst_box(weight: Tensor, height: int, width: int) -> Box:
     True
     """
     height, width = min(height, weight.shape[0]), min(width, weight.shape[1])
-    sums = F.avg_pool2d(weight[None, None].double(), (height, width), stride=1)[0, 0]
-    best = torch.nonzero(sums >= sums.max() - 1e-12).double()
+    table = F.pad(weight.double(), (1, 0, 1, 0)).cumsum(0).cumsum(1)  # what lies above and to the left of each corner
+    rows = table[height:] - table[:-height]
+    sums = rows[:, width:] - rows[:, :-width]
+    best = torch.nonzero(sums >= sums.max() - 1e-9 * table[-1, -1].abs()).double()
     top, left = best[(best - best.mean(0)).norm(dim=1).argmin()].int().tolist()  # the middle one of equals
     return Box(top, left, height, width)
 
