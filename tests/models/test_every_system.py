@@ -71,7 +71,7 @@ def scenes(count=4, size=64):
 
 
 @every_system
-@pytest.mark.parametrize("neck", OPERATORS)
+@pytest.mark.parametrize("neck", sorted({name.split("-")[0] for name in OPERATORS}))  # of all lengths, one
 def test_with_a_fresh_neck_the_logits_are_those_without_it_to_the_bit(system, neck):
     images = torch.rand(2, 3, 60, 80)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 Needs einops, and PyYAML. Not here: the comparison (``test_segmenter_parity.py``), weights and images.
 """
 
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +15,14 @@ CLASSES = 7
 VARIANTS = {
     "segmenter_mask": (False, 96, (70, 101), {"name": "mask_transformer", "drop_path_rate": 0.0, "dropout": 0.1}),
     "segmenter_linear": (True, 64, (64, 64), {"name": "linear"}),
+}
+# the names of the authors' README: image, patch, width, depth, mask transformer, on 150 classes of ADE20K
+PUBLISHED = {
+    "Seg-T-Mask/16": (512, 16, 192, 12, True),
+    "Seg-S-Mask/16": (512, 16, 384, 12, True),
+    "Seg-B-Mask/16": (512, 16, 768, 12, True),
+    "Seg-B/8": (512, 8, 768, 12, False),
+    "Seg-L-Mask/16": (640, 16, 1024, 24, True),
 }
 
 
@@ -44,6 +53,15 @@ def main() -> None:
         with torch.no_grad():
             logits = network((images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))
         record(folder, name, checkout, state, images, logits)
+
+    counts = {}
+    for name, (side, patch, width, depth, mask) in PUBLISHED.items():
+        encoder = VisionTransformer((side, side), patch, depth, width, 4 * width, width // 64, 1000)
+        decoder = DecoderLinear(150, patch, width)
+        if mask:
+            decoder = MaskTransformer(150, patch, width, 2, width // 64, width, 4 * width, 0.0, 0.1)
+        counts[name] = sum(p.numel() for part in (encoder, decoder) for p in part.parameters())
+    (folder / "segmenter_sizes.json").write_text(json.dumps(counts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class MaskTransformer(Decoder):
         super().__init__()
         width = channels or in_channels[-1]
         heads = max(1, width // HEAD_CHANNELS)
-        if width % heads:
+        if heads > 1 and width % HEAD_CHANNELS:
             raise UsageError(f"the mask transformer's width is a multiple of {HEAD_CHANNELS}, found {width}")
         rates: dict[str, Any] = {"proj_drop": dropout, "attn_drop": dropout}
         self.proj_dec = nn.Linear(in_channels[-1], width)
