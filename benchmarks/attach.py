@@ -1,6 +1,8 @@
 """What attach costs a host: parameters, and latency of one 512×512 image, without and with the neck.
 
-    python -m benchmarks.attach     # writes benchmarks/results/attach.json and prints the table for the README
+    python -m benchmarks.attach                        # all rows, into benchmarks/results/attach.json
+    python -m benchmarks.attach --only LR-ASPP         # these rows again; the others stay as they were measured
+    python -m benchmarks.attach --page README.md       # no measurement: the table, from the file into the page
 
 Random weights in the sizes that people use; neck options as by default, but where a row names others.
 
@@ -8,7 +10,9 @@ Not here: crispseg's own models (``benchmarks.neck``).
 """
 
 import argparse
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
@@ -17,10 +21,16 @@ import transformers as hf
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
-from benchmarks.measure import interleaved, medians, save
+from benchmarks.measure import RESULTS, interleaved, medians, save
 from crispseg import adapter_parameters, attach
+from experiments.table import replace_table
 
-CLASSES = 19
+CLASSES, SIZE = 19, 512
+TESTS = {
+    "smp": "tests/models/test_attach_smp.py",
+    "transformers": "tests/models/test_attach_transformers.py",
+    "torchvision": "tests/models/test_attach_torchvision.py",
+}
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -48,8 +58,11 @@ HOSTS: tuple[tuple[str, str, Callable[[], nn.Module], dict[str, Any]], ...] = (
     ("smp", "DeepLabV3+, ResNet-18", lambda: of_smp("DeepLabV3Plus", "resnet18"), {}),
     ("transformers", "SegFormer-B0", segformer_b0, {}),
     ("transformers", "Mask2Former, Swin-T", mask2former_swin_tiny, {}),
+    ("transformers", "Mask2Former, Swin-T", mask2former_swin_tiny, {"width": 128}),
     ("torchvision", "LR-ASPP, MobileNetV3", lambda: of_torchvision("lraspp_mobilenet_v3_large"), {}),
     ("torchvision", "LR-ASPP, MobileNetV3", lambda: of_torchvision("lraspp_mobilenet_v3_large"), {"groups": 8}),
+    ("torchvision", "LR-ASPP, MobileNetV3", lambda: of_torchvision("lraspp_mobilenet_v3_large"), {"width": 128}),
+    ("torchvision", "DeepLabV3, MobileNetV3", lambda: of_torchvision("deeplabv3_mobilenet_v3_large"), {"width": 128}),
 )
 
 
@@ -59,12 +72,12 @@ def forward(model: nn.Module, image: Tensor) -> Any:
         return model(image)
 
 
-def measure(library: str, name: str, make: Callable[[], nn.Module], options: dict[str, Any], size: int) -> dict:
+def measure(library: str, name: str, make: Callable[[], nn.Module], options: dict[str, Any]) -> dict:
     """One row: millions of parameters, milliseconds."""
-    image = torch.rand(1, 3, size, size)
+    image = torch.rand(1, 3, SIZE, SIZE)
     plain, refined = make().eval(), attach(make().eval(), **options)
     calls = {"without": lambda: forward(plain, image), "with": lambda: forward(refined, image)}
-    found = medians(interleaved(calls, seconds=6.0, least=3))
+    found = medians(interleaved(calls, seconds=4.0, least=3))
     return {
         "library": library,
         "host": name,
@@ -76,21 +89,63 @@ def measure(library: str, name: str, make: Callable[[], nn.Module], options: dic
     }
 
 
-def main() -> None:
-    """Measure all hosts, save, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=512)
-    arguments = parser.parse_args()
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    rows = [measure(*host, arguments.size) for host in HOSTS]
-    save("attach", rows)
-    print("| library | model | parameters, M | neck, M | without, ms | with, ms |\n|---|---|---|---|---|---|")
+def read() -> list[dict]:
+    """The rows that were measured, in the order of HOSTS."""
+    path = RESULTS / "attach.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    return sorted((row for row in rows if key(row) in ORDER), key=lambda row: ORDER.index(key(row)))
+
+
+def key(row: dict) -> tuple:
+    """What makes a row another row."""
+    return row["library"], row["host"], tuple(row["options"].items())
+
+
+ORDER = [(library, name, tuple(options.items())) for library, name, _, options in HOSTS]
+
+
+def table(rows: list[dict], where: dict) -> str:
+    """The Markdown table, and where it was measured."""
+    lines = [
+        f"| library | model | neck | parameters, without → with | one {SIZE}×{SIZE} image, without → with | tested |",
+        "|---|---|---|---:|---:|---|",
+    ]
     for row in rows:
-        given = "".join(f", {key}={value}" for key, value in row["options"].items())
-        millions = f"{row['host_parameters'] / 1e6:.1f} | {row['neck_parameters'] / 1e6:.1f}"
-        print(
-            f"| {row['library']} | {row['host']}{given} | {millions} | {row['without_ms']:.0f} | {row['with_ms']:.0f} |"
-        )
+        given = ", ".join(f"`{name}={value}`" for name, value in row["options"].items()) or "default"
+        with_neck = row["host_parameters"] + row["neck_parameters"]
+        cells = [
+            row["library"],
+            row["host"],
+            given,
+            f"{row['host_parameters'] / 1e6:.1f} M → {with_neck / 1e6:.1f} M",
+            f"{row['without_ms']:.0f} ms → {row['with_ms']:.0f} ms",
+            f"[{row['library']}]({TESTS[row['library']]})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    at = f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date'][:10]}"
+    return "\n".join([*lines, f"\nMedian of interleaved calls; random weights, {CLASSES} classes. {at}."])
+
+
+def main() -> None:
+    """Measure, save, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="measure the rows whose library, model or options contain this")
+    parser.add_argument("--page", type=Path, help="measure nothing, write the table between the page's markers")
+    arguments = parser.parse_args()
+    if arguments.page is None:
+        torch.set_num_threads(min(2, torch.get_num_threads()))
+        found = {key(row): row for row in read()}
+        for host in HOSTS:
+            if arguments.only is None or arguments.only in f"{host[0]} {host[1]} {host[3]}":
+                row = measure(*host)
+                found[key(row)] = row
+                save("attach", list(found.values()))
+    if not read():
+        raise SystemExit("nothing is measured yet: python -m benchmarks.attach")
+    text = table(read(), json.loads((RESULTS / "attach.json").read_text())["stamp"])
+    print(text)
+    if arguments.page is not None:
+        replace_table(arguments.page, "attach", text)
 
 
 if __name__ == "__main__":
