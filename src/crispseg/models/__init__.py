@@ -6,6 +6,8 @@ from crispseg.models.decoders import FCNDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
 from crispseg.models.hrnet.loading import load_hrnet
+from crispseg.models.kmax import KMaXDecoder, KMaXEncoder
+from crispseg.models.kmax.loading import load_kmax_deeplab
 from crispseg.models.network import SegmentationModel, SegmentationNetwork
 from crispseg.models.pidnet import PIDNetDecoder, PIDNetEncoder
 from crispseg.models.pidnet.loading import load_pidnet
@@ -17,6 +19,8 @@ __all__ = [
     "FCNDecoder",
     "HRNetDecoder",
     "HRNetEncoder",
+    "KMaXDecoder",
+    "KMaXEncoder",
     "MaskTransformer",
     "PIDNetDecoder",
     "PIDNetEncoder",
@@ -33,6 +37,7 @@ __all__ = [
     "detach",
     "load_adapter",
     "load_hrnet",
+    "load_kmax_deeplab",
     "load_pidnet",
     "load_segmenter",
     "save_adapter",

@@ -1,6 +1,6 @@
 """kMaX-DeepLab for semantic segmentation: pixel decoder, k-means transformer, and the loss of their predictions.
 
-Not here: the parts (``pixel_decoder``, ``transformer``, ``semantic``), published weights (``checkpoint``).
+Not here: the parts (``pixel_decoder``, ``transformer``, ``semantic``), published weights (``loading``).
 """
 
 from collections.abc import Sequence
