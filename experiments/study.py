@@ -3,10 +3,11 @@
     python -m experiments.study experiments/studies/controls.yaml            # train and evaluate what is missing
     python -m experiments.study experiments/studies/controls.yaml --list     # say what is there
 
-A study file names a base config, what all rows change in it, and what each row changes. The run of a row and a seed is
-the folder ``runs/STUDY/ROW-sSEED``, its numbers on val and on test are ``experiments/results/STUDY/ROW-sSEED.json``. It
-can be killed at any moment and started again, also twice at once: a run goes on from its checkpoint, one that another
-process trains is left to it. Choices are made on val; test is for reporting.
+A study file names a base config (a row may name its own), what all rows change in it, and what each row changes. The
+run of a row and a seed is the folder ``runs/STUDY/ROW-sSEED``, its numbers on val and on test are
+``experiments/results/STUDY/ROW-sSEED.json``. It can be killed at any moment and started again, also twice at once: a
+run goes on from its checkpoint, one that another process trains is left to it. Choices are made on val; test is for
+reporting.
 
 Not here: tables (``experiments.table``), differences with an interval (``crispseg compare``).
 """
@@ -49,10 +50,9 @@ class Study:
 def read_study(path: Path) -> Study:
     """Read a study file; an unknown key in a row is an error that names the nearest known one."""
     tree = yaml.safe_load(path.read_text())
-    base = yaml.safe_load(Path(tree["base"]).read_text())
     rows = {}
     for name, changes in tree["rows"].items():
-        changed = json.loads(json.dumps(base))
+        changed = yaml.safe_load(Path(changes.pop("base", tree.get("base"))).read_text())
         for key, value in {**tree.get("all", {}), **changes}.items():
             *parents, leaf = key.split(".")
             branch = changed
