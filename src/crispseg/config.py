@@ -83,13 +83,13 @@ class ModelConfig:
     """The network; see :func:`crispseg.build_model`.
 
     Args:
-        encoder: A timm model name.
-        decoder: "fcn" or "semantic_fpn".
+        encoder: A timm model name; for a host of transformers also a published checkpoint (docs/hosts.md).
+        decoder: A system of crispseg.build_model: "fcn", "semantic_fpn", "mask2former", ….
         neck: "sdn", "none", or a control: "conv", "central".
         placement: Where the neck sits: "encoder" or "decoder".
         pretrained: True, false, or the path of a weights file.
         decoder_channels: Width of the decoder; null: the decoder's own.
-        decoder_options: More of the decoder's own arguments, such as num_queries of mask2former; docs/models.md.
+        decoder_options: More of the decoder's own arguments, such as num_queries of mask2former (docs/hosts.md).
         auxiliary: Add an auxiliary head on an encoder map.
         neck_options: Options of the neck.
         factory: A network of your own in the place of encoder and decoder, "PATH.py:FACTORY" with

@@ -232,7 +232,7 @@ def run(request, scenes, tmp_path_factory):
         "train", "--data.root", str(scenes), "--out", str(out), "--data.crop", "[32,48]", "--data.workers", "0",
         "--model.encoder", encoder, "--model.decoder", request.param, "--model.pretrained", "false",
         "--model.decoder_channels", "64", "--model.decoder_options", json.dumps(options), "--training.batch_size", "4",
-        "--training.epochs", "4", "--training.checkpoint_every", "4", "--training.accelerator", "cpu",
+        "--training.epochs", "4", "--training.validate_every", "4", "--training.accelerator", "cpu",
     ]  # fmt: skip
     assert main(words) == 0
     return out
@@ -257,6 +257,7 @@ def test_every_command_runs_on_a_trained_host(run, scenes, tmp_path, capsys):
     assert "mIoU" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("run", ["maskformer"], indirect=True)
 def test_compare_takes_hosts(run, scenes, tmp_path, capsys):
     contenders = [f"a={run}", f"b={run}"]
     words = [*contenders, "--data.root", str(scenes), "--split", "test", "--out", str(tmp_path / "out")]
@@ -282,6 +283,14 @@ def test_what_cannot_be_is_told(arguments, options, message, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UsageError, match=message):
         build_model(*arguments, **{"pretrained": False, **options})
+
+
+@pytest.mark.parametrize("options", [{"class_weights": torch.ones(K)}, {"kind": "ohem"}])
+def test_a_loss_of_pixels_is_not_left_out_in_silence(options):
+    model = build_model("test_resnet", "maskformer", K, pretrained=False, decoder_channels=64)
+    images, labels = scenes()
+    with pytest.raises(UsageError, match="training.loss must be cross_entropy and training.class_weights none"):
+        model.loss(*model(images, aux=True), labels, Criterion(**options))
 
 
 @pytest.mark.parametrize("published", ["segformer"], indirect=True)

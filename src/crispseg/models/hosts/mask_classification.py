@@ -10,6 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from crispseg.errors import UsageError
 from crispseg.models.decoders import Criterion
 from crispseg.models.hosts import library
 from crispseg.models.hosts.decoder import HostDecoder
@@ -26,7 +27,8 @@ class MaskDecoder(HostDecoder):
     At the image's size, as its authors infer: the mask logits are upsampled, then log Σ_q softmax(c_q)_k σ(z_q).
     In training mode they stay on the masks' grid, because there nobody looks at them.
 
-    The loss is that of masks; of the criterion it takes ``ignore_index`` alone, no class weights and no hard pixels.
+    The loss is that of masks; of the criterion it takes ``ignore_index`` alone. Raises UsageError if that one is more
+    than the plain cross-entropy: class weights and hard pixels would be left out in silence.
     """
 
     groups = 64  # the hosts normalise in 32 groups: two channels in each, so that a map of one pixel can be normalised
@@ -50,6 +52,11 @@ class MaskDecoder(HostDecoder):
         return label_logits(classes, masks.sigmoid()), layers
 
     def loss(self, logits: Tensor, others: tuple[Layer, ...], target: Tensor, criterion: Criterion) -> Tensor:
+        if getattr(criterion, "class_weights", None) is not None or getattr(criterion, "kind", "") == "ohem":
+            raise UsageError(
+                f"decoder {self.name!r} trains with the loss of masks: training.loss must be cross_entropy and "
+                "training.class_weights none"
+            )
         height, width = (STRIDE * n for n in others[0][1].shape[-2:])
         beside = (0, width - target.shape[-1], 0, height - target.shape[-2])  # as the image was padded
         target = F.pad(target, beside, value=criterion.ignore_index)
