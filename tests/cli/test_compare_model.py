@@ -224,6 +224,7 @@ def test_a_factory_that_does_not_do_is_told_before_anything_is_trained(net, scen
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.placement", "decoder"], 2, "of crispseg's own"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "none"], 2, "must not be none"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "sdm"], 2, "did you mean 'sdn'"),
+        (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck_options.width", "0"], 2, "width must be"),
         (["--model", "net.py:make"], 2, "trained on which data?"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--config", "no.yaml"], 2, "no.yaml: no such file"),
         (["a", "b", "--training.epochs", "3"], 2, "a: expected a run folder"),

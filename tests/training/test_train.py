@@ -17,7 +17,7 @@ from crispseg import CrispsegError, UsageError
 from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
 from crispseg.runs import load_run
-from crispseg.training import loop, train
+from crispseg.training import checkpoint, loop, train
 
 SMALL = [
     "--data.crop", "[32,32]", "--data.workers", "0", "--model.pretrained", "false", "--model.decoder_channels", "16",
@@ -97,6 +97,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(scenes, whole_run
     last_ours, last_theirs = (torch.load(p / "checkpoints" / "last.pt", weights_only=True) for p in (out, whole_run))
     assert _same(last_ours["optimizer"], last_theirs["optimizer"])
     assert (out / "log.csv").read_text() == (whole_run / "log.csv").read_text()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 4])
+def test_a_run_killed_between_two_files_of_a_checkpoint_goes_on(scenes, whole_run, tmp_path, cut, monkeypatch):
+    out, real_write, count = tmp_path / "cut", checkpoint.write_bytes, 0
+
+    def write(*arguments):
+        nonlocal count
+        count += 1
+        if count > cut:
+            raise KeyboardInterrupt
+        real_write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_bytes", write)
+        assert main(command(scenes, out, "--model.placement", "decoder")) == 130
+    assert main(["train", "--resume", str(out)]) == 0
+    ours, theirs = load_file(out / "model.safetensors"), load_file(whole_run / "model.safetensors")
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 @pytest.mark.slow

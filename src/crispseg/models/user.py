@@ -147,8 +147,10 @@ def user_model(
     if neck != "none":
         try:
             attach(model.net, at=at, side=side, operator=neck, **(neck_options or {}))
-        except (UsageError, ValueError, TypeError) as error:
+        except UsageError as error:
             raise UsageError(f"{factory}: {error} (in a config: model.at, model.side)") from error
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{factory}: model.neck_options: {error}") from error
     return model
 
 

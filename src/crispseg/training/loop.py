@@ -112,7 +112,7 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
             if done in validations or done % t.checkpoint_every == 0:
                 state |= {"step": done, "seconds": time.monotonic() - started, "log": log.rows}
                 state |= _capture(model, average, optimizer, fabric)
-                checkpoint.save(state, last, *([last.with_name("best.pt")] if best else []))
+                checkpoint.save(state, *([last.with_name("best.pt")] if best else []), last)  # last says best is there
     return _finish(out, state, model, steps)
 
 
