@@ -198,7 +198,7 @@ def _costs(contenders: Sequence[Contender], cases: Sequence[Case], device: torch
     height, width = size or image.shape[-2:]
     models = {name: run.model.to(device) for name, run in runs.items()}
     of = costs(models, torch.rand(3, height, width, device=device))
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"
     return {"costs": {"at": f"One image of {width}×{height} on {where}, median", "of": of}}
 
 
@@ -220,6 +220,6 @@ def _paths(contenders: Sequence[Contender]) -> dict[str, list[str]]:
 def _provenance(facts: dict[str, Any], contenders: Sequence[Contender]) -> dict[str, Any]:
     rows = [("Command", facts["command"])]
     rows += [(name, ", ".join(paths)) for name, paths in _paths(contenders).items()]
-    rows += [("Machine", f"{facts['machine']['processor']}, {facts['machine']['threads']} threads")]
+    rows += [("Machine", f"{facts['machine']['processor']}, threads: {facts['machine']['threads']}")]
     rows += [("Versions", ", ".join(f"{name} {version}" for name, version in facts["versions"].items()))]
     return {"version": __version__, "facts": [*rows, ("Commit", facts["commit"] or "not a checkout")]}

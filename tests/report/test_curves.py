@@ -23,6 +23,16 @@ def test_a_curve_is_xml_and_keeps_the_order_of_values():
     assert sum(path.get("fill-opacity") is not None for path in root.iter("path")) == 1
 
 
+def test_long_names_stand_below_where_there_is_room():
+    names = ["short", "efficientnet-lite0-without-neck", "a second name that is long"]
+    series = [Series(name, [1, 2], [0.1, 0.2]) for name in names]
+    root = ET.fromstring(curve(series, x_label="px", y_label="IoU", width=400, height=250))
+    found = [text for text in root.iter("text") if text.get("class") == "name"]
+    assert [text.text for text in found] == names
+    assert all(250 < float(text.get("y")) < float(root.get("viewBox").split()[3]) for text in found)
+    assert all(float(text.get("x")) < 100 for text in found)
+
+
 def test_nothing_to_draw_is_an_error():
     with pytest.raises(ValueError, match="nothing to draw"):
         curve([Series("x", [1.0], [None])], x_label="", y_label="")

@@ -77,6 +77,7 @@ def compare_page(
         scenes=[
             (
                 name,
+                title(result["images"][name]["metric"]),
                 [_card(row, scene, (result["baseline"], name), palette, ignore_index) for row in _rows(result, name)],
             )
             for name in names[1:]
@@ -235,7 +236,7 @@ def _difference(row: Mapping[str, Any]) -> Any:
     text = points(row["difference"])
     if row["low"] is None:
         return text
-    text = f"{text} [{points(row['low'])}, {points(row['high'])}]"
+    text = f"{text} [{points(row['low'])},\u00a0{points(row['high'])}]"  # on a phone the interval wraps as a whole
     return {"better": (text, "gain"), "worse": (text, "loss")}.get(row["verdict"], text)
 
 

@@ -11,6 +11,8 @@ from html import escape
 
 INK = ("#8a8f98", "#e8590c", "#1c7ed6", "#2f9e44", "#9c36b5", "#c2255c")
 """Line colours in order, readable on light and on dark paper; the first, grey, is meant for the baseline."""
+SHORT, LINE = 9, 14
+"""Characters that fit beside a line; px between two names."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Series:
 
 
 def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 400, height: int = 250) -> str:
-    """Return the SVG element; lines in the order of ``series``, their names at their right ends.
+    """Return the SVG element; lines in the order of ``series``, their names at their right ends, or below if long.
 
     Raises
     ------
@@ -43,7 +45,10 @@ def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 
     if not points:
         raise ValueError("nothing to draw: no series has a finite point")
     x_ticks, y_ticks = _ticks([x for x, _ in points]), _ticks([y for _, y in points])
-    left, right, top, bottom = 46, width - 76, 14, height - 40
+    drawn = [(s, ink) for s, ink in zip(series, itertools.cycle(INK)) if _finite(s.x, s.y)]
+    below = max(len(s.name) for s, _ in drawn) > SHORT
+    left, right, top, bottom = 46, width - (16 if below else 76), 14, height - 40
+    total = height + LINE * len(drawn) * below
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -51,7 +56,7 @@ def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 
         return round(left + across * (right - left), 1), round(bottom - up * (bottom - top), 1)
 
     title = escape(f"{y_label} over {x_label}")
-    parts = [f'<svg class="curve" viewBox="0 0 {width} {height}" role="img" aria-label="{title}">']
+    parts = [f'<svg class="curve" viewBox="0 0 {width} {total}" role="img" aria-label="{title}">']
     for y in y_ticks:
         level = at(x_ticks[0], y)[1]
         parts.append(f'<path class="grid" d="M{left} {level}H{right}"/>')
@@ -62,16 +67,19 @@ def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 
     middle, turned = (left + right) / 2, f"translate(12 {(top + bottom) / 2}) rotate(-90)"
     parts.append(f'<text class="axis" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(f'<text class="axis" transform="{turned}" text-anchor="middle">{escape(y_label)}</text>')
-    for s, ink in zip(series, INK * (len(series) // len(INK) + 1)):
+    for s, ink in drawn:
         if s.low is not None and s.high is not None:
             edge = [*_finite(s.x, s.low), *_finite(s.x, s.high)[::-1]]
             parts.append(f'<path fill="{ink}" fill-opacity="0.18" d="{_path([at(*p) for p in edge])}Z"/>')
         line = [at(*p) for p in _finite(s.x, s.y)]
         parts.append(f'<path fill="none" stroke="{ink}" stroke-width="2.2" stroke-linejoin="round" d="{_path(line)}"/>')
         parts += [f'<circle cx="{x}" cy="{y}" r="2.6" fill="{ink}"/>' for x, y in line]
-    ends = _apart([at(*_finite(s.x, s.y)[-1])[1] for s in series if _finite(s.x, s.y)], 14)
-    for s, ink, level in zip([s for s in series if _finite(s.x, s.y)], INK, ends):
-        parts.append(f'<text class="name" x="{right + 8}" y="{level + 4:.1f}" fill="{ink}">{escape(s.name)}</text>')
+    if below:
+        names: list[tuple[float, float]] = [(left, height + LINE * (i + 0.3)) for i in range(len(drawn))]
+    else:
+        names = [(right + 8, level) for level in _apart([at(*_finite(s.x, s.y)[-1])[1] for s, _ in drawn], LINE)]
+    for (s, ink), (x, level) in zip(drawn, names):
+        parts.append(f'<text class="name" x="{x}" y="{level + 4:.1f}" fill="{ink}">{escape(s.name)}</text>')
     return "".join([*parts, "</svg>"])
 
 
