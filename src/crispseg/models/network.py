@@ -42,7 +42,8 @@ class SegmentationModel(SegmentationNetwork):
     ----------
     encoder
         Image (B, 3, H, W) to a list of maps, finest first; has ``.channels``, ``.strides``, ``.mean``, ``.std``. Images
-        are padded to a multiple of the coarsest stride, plus one pixel if it says ``.aligned``: corner on corner.
+        are padded to a multiple of its ``.multiple``, by default the coarsest stride, plus one pixel if it says
+        ``.aligned``: corner on corner.
     neck
         List to the same list; ``nn.Identity()`` for none.
     decoder
@@ -67,7 +68,7 @@ class SegmentationModel(SegmentationNetwork):
         super().__init__()
         self.encoder, self.neck, self.decoder, self.auxiliary = encoder, neck, decoder, auxiliary
         facts: Any = encoder
-        self.stride = max(facts.strides)
+        self.stride = getattr(facts, "multiple", max(facts.strides))
         self.corner = int(getattr(facts, "aligned", False))
         self.register_buffer("mean", torch.tensor(facts.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts.std).view(1, -1, 1, 1), persistent=False)

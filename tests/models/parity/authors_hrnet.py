@@ -44,7 +44,7 @@ def main() -> None:
         state = filled(shapes | {"loss.criterion.weight": (CLASSES,)})
         network.load_state_dict({key.removeprefix("model."): x for key, x in state.items() if key in shapes})
         torch.save(state, folder / f"{name}.pth")
-        images = image(96, 160)
+        images = image(90, 155)
         mean, std = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
         with torch.no_grad():
             logits = network((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))

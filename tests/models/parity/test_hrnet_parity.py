@@ -1,8 +1,7 @@
 """Our HRNet gives the logits of its authors' code: HRNet/HRNet-Semantic-Segmentation at 0bbb2880, HRNetV2-W18-Small-v1.
 
 Compared were, with the same random weights in a file of their format: both settings of align_corners, on an image whose
-sides are multiples of 32. ``authors_weights.py`` tells how. Not here: what every system promises
-(``test_every_system.py``).
+sides no stride divides. ``authors_weights.py`` tells how. Not here: what every system promises.
 """
 
 from pathlib import Path

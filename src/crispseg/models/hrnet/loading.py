@@ -18,8 +18,7 @@ def load_hrnet(
 ) -> SegmentationModel:
     """Return the HRNetV2 that the authors' file holds, in evaluation mode; the number of classes is the file's.
 
-    A neck comes fresh, so that it changes nothing until it learns. The logits are the authors' wherever both sides of
-    the image are multiples of 32; others are padded here, and there the coarser branches are rounded up.
+    A neck comes fresh, so that it changes nothing until it learns.
 
     Parameters
     ----------
