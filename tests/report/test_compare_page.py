@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from in_browser import needs_chromium, show
 from PIL import Image
 
 from crispseg.cli import main
@@ -39,9 +40,10 @@ def page(tmp_path_factory):
     return (root / "out" / "report.html").read_text()
 
 
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_the_comparison_without_overflow_or_broken_pictures(page, browser, width):
-    seen, needed, pictures, shown = browser(page, width)
+def test_a_browser_shows_the_comparison_without_overflow_or_broken_pictures(page, tmp_path, width):
+    seen, needed, pictures, shown = show(page, width, tmp_path)
     assert width - 20 <= seen <= width  # a scroll bar may stand beside the page
     assert needed <= seen
     assert pictures == shown == page.count("<img")

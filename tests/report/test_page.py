@@ -6,6 +6,7 @@ import re
 import jinja2
 import numpy as np
 import pytest
+from in_browser import needs_chromium, show
 from PIL import Image
 
 from crispseg import report
@@ -73,9 +74,10 @@ def test_data_uri_is_lossless_unless_it_is_a_photo():
     assert len(lossy) < len(exact)
 
 
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_the_page_without_overflow_or_broken_pictures(page, browser, width):
-    seen, needed, pictures, shown = browser(page, width)
+def test_a_browser_shows_the_page_without_overflow_or_broken_pictures(page, tmp_path, width):
+    seen, needed, pictures, shown = show(page, width, tmp_path)
     assert width - 20 <= seen <= width  # a scroll bar may stand beside the page
     assert needed <= seen
     assert pictures == shown == 24
