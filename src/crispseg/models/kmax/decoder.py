@@ -20,6 +20,7 @@ from crispseg.models.kmax.transformer import KMeansTransformer, Prediction
 from crispseg.models.masks import label_logits
 
 STRIDE = 4  # of the last masks
+BAND = 64  # rows of the image
 
 
 class Outputs(NamedTuple):
@@ -108,7 +109,8 @@ class KMaXDecoder(Decoder):
         if not self.training:  # resized first, then normalised over the queries, as the authors infer
             height, width = (STRIDE * (n - 1) + 1 for n in masks.shape[-2:])
             masks = F.interpolate(masks, size=(height, width), mode="bilinear", align_corners=True)
-        return label_logits(prediction.classes, masks.float().softmax(dim=1))
+        bands = masks.float().split(BAND, dim=2)  # all at once the masks would be held twice, at the image's size
+        return torch.cat([label_logits(prediction.classes, band.softmax(dim=1)) for band in bands], dim=2)
 
     def _predictions(self, maps: Sequence[Tensor]) -> list[Prediction]:
         return self.transformer(self.pixel_decoder(maps))
