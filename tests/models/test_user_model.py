@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torchvision.models import segmentation
 
-from crispseg import DataError, attach
+from crispseg import DataError, UsageError, attach
 from crispseg.losses import Criterion
-from crispseg.models.user import UserModel, logit_maps
+from crispseg.models.user import UserModel, logit_maps, user_model
 
 
 def torchvision():
@@ -105,3 +105,22 @@ def test_mask_classification_is_told_what_is_wanted():
 
 def test_with_one_map_the_encoder_of_a_network_that_names_none_is_empty():
     assert list(UserModel(nn.Conv2d(3, 2, 1), 2).encoder.parameters()) == []
+
+
+def test_the_place_of_the_neck_may_be_named(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\n"
+        "def make(k):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, k, 1))\n"
+    )
+    torch.manual_seed(0)
+    plain, image = user_model(f"{file}:make", 2, neck="none").eval(), torch.rand(1, 3, 20, 30)
+    for place in ({"at": "1"}, {"at": "2", "side": "input"}):
+        torch.manual_seed(0)
+        refined = user_model(f"{file}:make", 2, **place).eval()
+        assert hasattr(refined.net[int(place["at"])], "sdn")
+        with torch.no_grad():
+            assert torch.equal(refined(image), plain(image))
+    with pytest.raises(UsageError, match=r"net.py:make: attach: .*model\.at, model\.side"):
+        user_model(f"{file}:make", 2)
