@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,13 +27,15 @@ from crispseg.ops.semantic_difference.tiles import Tile
 SOURCE = Path(__file__).with_name("differences.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 BUILD_SECONDS = 30
+PIXELS = 512
+"""About how many pixels a thread works on at a time: D of a few channels then fits into a core's own cache."""
 
 
-class _Tile(ctypes.Structure):
+class _Part(ctypes.Structure):
     _fields_ = (
-        *((n, ctypes.c_long) for n in ("channels", "images", "height", "width", "top", "rows")),
+        *((n, ctypes.c_long) for n in ("images", "channels", "height", "width", "top", "rows")),
         *((n, ctypes.c_long) for n in ("radius", "half", "contrast")),
-        *((n, ctypes.c_long * 4) for n in ("u", "v", "du", "dv")),
+        ("offsets", ctypes.POINTER(ctypes.c_long)),
     )
 
 
@@ -51,32 +54,49 @@ def serves(u: Tensor, v: Tensor, form: Form) -> bool:
     return form.similarity == "charbonnier" and u.is_cpu and u.dtype == v.dtype == torch.float32
 
 
-def differences(u: Tensor, v: Tensor, scale: Tensor | None, D: Tensor, tile: Tile, form: Form) -> None:
-    """As in ``differences.py``."""
-    _call("differences", (u, v), scale, D, tile, form)
+def add_product(u: Tensor, v: Tensor, scale: Tensor | None, taps: Tensor, y: Tensor, fresh: bool, form: Form) -> None:
+    """y += W · D, or y = W · D where ``fresh``; taps of W (groups, outputs, channels, k²), y contiguous per image."""
+    built, λ = _built(), _per_channel(scale, u)
+    images, _, height, width = u.shape
+    bands = max(1, height * width // PIXELS, torch.get_num_threads() // images)
+    part = _part(u, 0, -(-height // bands), form)
+    numbers = (ctypes.c_long(n) for n in (y.stride(0), *taps.shape[:2], fresh))
+    built.forward(*_map(u), *_map(v), _pointer(λ), *_map(taps), _pointer(y), *numbers, part)
 
 
 def adjoint(
     u: Tensor, v: Tensor, scale: Tensor | None, D: Tensor, du: Tensor, dv: Tensor, tile: Tile, form: Form
 ) -> None:
     """As in ``differences.py``."""
-    _call("adjoint", (u, v, du, dv), scale, D, tile, form)
+    u, v, du, dv = (x[tile.images] for x in (u, v, du, dv))
+    built, λ, part = _built(), _per_channel(scale, u), _part(u, tile.top, tile.bottom, form)
+    built.adjoint(*_map(u), *_map(v), _pointer(λ), _pointer(D), *_map(du), *_map(dv), part)
 
 
-def _call(name: str, maps: tuple[Tensor, ...], scale: Tensor | None, D: Tensor, tile: Tile, form: Form) -> None:
+def _built() -> ctypes.CDLL:
     built = library()
     if built is None:
         raise RuntimeError(f"impl 'native' needs a C compiler: {why_not()}")
-    maps = tuple(x[tile.images] for x in maps)
-    images, channels, height, width = maps[0].shape
-    rows, half = tile.bottom - tile.top, form.half
-    numbers = (channels, images, height, width, tile.top, rows, form.radius, len(half), form.contrast)
-    sizes = _Tile(*numbers, *((ctypes.c_long * 4)(*x.stride()) for x in maps))
-    offsets = (ctypes.c_long * (2 * len(half)))(*(step for offset in half for step in offset))
-    u, v, *gradients = (ctypes.c_void_p(x.data_ptr()) for x in maps)
-    λ = None if scale is None else scale.detach().float().expand(channels).contiguous()
-    pointer = None if λ is None else ctypes.c_void_p(λ.data_ptr())
-    getattr(built, name)(u, v, pointer, ctypes.c_void_p(D.data_ptr()), *gradients, ctypes.byref(sizes), offsets)
+    return built
+
+
+def _per_channel(scale: Tensor | None, u: Tensor) -> Tensor | None:
+    return None if scale is None else scale.detach().float().expand(u.shape[1]).contiguous()
+
+
+def _pointer(x: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if x is None else x.data_ptr())
+
+
+def _map(x: Tensor) -> tuple[ctypes.c_void_p, Any]:
+    return _pointer(x), (ctypes.c_long * 4)(*x.stride())
+
+
+def _part(u: Tensor, top: int, bottom: int, form: Form) -> Any:
+    images, channels, height, width = u.shape
+    steps = [step for offset in form.half for step in offset]
+    numbers = images, channels, height, width, top, bottom - top, form.radius, len(form.half), form.contrast
+    return ctypes.byref(_Part(*numbers, (ctypes.c_long * len(steps))(*steps)))
 
 
 @functools.cache

@@ -11,12 +11,11 @@ Not here: the stage itself, in ATen (``differences``) or compiled (``native``), 
 (``registered``).
 """
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
-from crispseg.ops.semantic_difference import differences, native
+from crispseg.ops.semantic_difference import native
+from crispseg.ops.semantic_difference.differences import adjoint, differences
 from crispseg.ops.semantic_difference.form import Form
 from crispseg.ops.semantic_difference.guide import scale_adjoint
 from crispseg.ops.semantic_difference.products import accumulation_type, product
@@ -28,18 +27,21 @@ def forward(u: Tensor, v: Tensor, weight: Tensor, scale: Tensor | None, form: Fo
     y = empty_result(u, weight)
     if not form.half or not u.numel():
         return y.zero_()
+    if form.native and not y.is_contiguous():
+        return y.copy_(forward(u.contiguous(), v, weight, scale, form))
     D = u.new_empty(0, dtype=accumulation_type(weight.dtype))
     for chunk in chunks(weight, form):
+        inputs, fresh = _of_chunk(chunk, u, v, scale, form), chunk.channels.start == 0
+        if form.native:
+            native.add_product(*inputs, chunk.taps(weight, form), y[:, chunk.outputs], fresh, form)
+            continue
         W = chunk.weight(weight, form).to(D.dtype)
         for tile in tiles(u, chunk, form):
             y_tile = tile.of(y[:, chunk.outputs])
-            D.resize_((chunk.inputs.stop - chunk.inputs.start, 2 * len(form.half), *y_tile.shape[1:]))
-            _stage(form).differences(*_of_chunk(chunk, u, v, scale, form), D, tile, form)
+            D.resize_((inputs[0].shape[1], 2 * len(form.half), *y_tile.shape[1:]))
+            differences(*inputs, D, tile, form)
             term = product(W, D.view(W.shape[0], W.shape[2], -1)).view(y_tile.shape)
-            if chunk.channels.start:
-                y_tile.add_(term)
-            else:
-                y_tile.copy_(term)
+            y_tile.copy_(term) if fresh else y_tile.add_(term)
     return y
 
 
@@ -58,9 +60,10 @@ def backward(
             g_tile = tile.of(g[:, chunk.outputs])
             dy = W.new_empty(g_tile.shape).copy_(g_tile).view(*W.shape[:2], -1)
             D = product(W.mT, dy)  # ∂D; the stage then puts D in its place
-            _stage(form).adjoint(*inputs, D.view(inputs[0].shape[1], -1, *g_tile.shape[1:]), *gradients, tile, form)
+            taps = D.view(inputs[0].shape[1], -1, *g_tile.shape[1:])
+            (native.adjoint if form.native else adjoint)(*inputs, taps, *gradients, tile, form)
             dW += product(dy, D.mT)
-            del D
+            del D, taps
         chunk.place(dW, dweight, form)
     return du, dv, dweight, None if scale is None else scale_adjoint(dv, v, form.similarity, scale)
 
@@ -85,7 +88,3 @@ def _of_chunk(
     if scale is not None and scale.numel() > 1:
         scale = scale[chunk.inputs]
     return u[:, chunk.inputs], v[:, chunk.inputs], scale
-
-
-def _stage(form: Form) -> ModuleType:
-    return native if form.native else differences

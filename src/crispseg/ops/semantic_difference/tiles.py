@@ -13,8 +13,8 @@ from crispseg.ops.semantic_difference.form import Form
 
 CHANNELS = 128
 """Channels of u in a chunk: enough for products at their full rate, few enough for the copy of their weights."""
-ELEMENTS = 2**21
-"""Numbers in the D of a tile and chunk: 8 MiB of float32."""
+ELEMENTS = 2**20
+"""Numbers in the D of a tile and chunk: 4 MiB of float32, a part of a shared cache."""
 PIXELS = 512
 """The least pixels of a tile; below, the weights would be read more often than the pixels."""
 
@@ -46,17 +46,18 @@ class Chunk:
 
     def weight(self, weight: Tensor, form: Form) -> Tensor:
         """(groups, C_out / groups, channels · taps), contiguous, without the middle tap."""
-        taps, h = self._taps(weight, form), len(form.half)
+        taps, h = self.taps(weight, form), len(form.half)
         return torch.cat([taps[..., :h], taps[..., h + 1 :]], dim=-1).flatten(2)
 
     def place(self, dW: Tensor, dweight: Tensor, form: Form) -> None:
         """Transpose of :meth:`weight`: put ``dW`` in its place in ``dweight``."""
-        taps, h = self._taps(dweight, form), len(form.half)
+        taps, h = self.taps(dweight, form), len(form.half)
         dW = dW.view(*taps.shape[:-1], 2 * h)
         taps[..., :h] = dW[..., :h]
         taps[..., h + 1 :] = dW[..., h:]
 
-    def _taps(self, weight: Tensor, form: Form) -> Tensor:
+    def taps(self, weight: Tensor, form: Form) -> Tensor:
+        """(groups, C_out / groups, channels, k²): a view, but for odd strides."""
         return weight.unflatten(0, (form.groups, -1))[self.groups, :, self.channels].flatten(3)
 
 
