@@ -60,7 +60,7 @@ def measured(name):
     return round(sum(p.numel() for p in parameters) / 1e6, 1), round(cost.total / 1e9, 1)
 
 
-# The paper's table of Cityscapes for S and L. Its M (34.4, 197.4) has four late blocks; the authors' code and weights have three.
+# The paper's table of Cityscapes for S and L. Its M (34.4, 197.4) has four late blocks; the authors' code has three.
 @pytest.mark.parametrize(("name", "million", "giga"), [("pidnet_s", 7.6, 47.6), ("pidnet_l", 36.9, 275.8)])
 def test_parameters_and_operations_are_the_papers(name, million, giga):
     assert measured(name) == (million, giga)

@@ -32,7 +32,7 @@ class Size:
     light: bool  # PAPPM, Light-Bag and a narrow D branch; else DAPPM, Bag and a wide one
 
 
-# As in the authors' code and checkpoints. The paper's table counts 34.4 M parameters for M: that is 4 late blocks.
+# As in the authors' code. The paper's table counts 34.4 M parameters for M: that is 4 late blocks, their code has 3.
 SIZES = {
     "pidnet_s": Size(width=32, early=2, late=3, context=96, light=True),
     "pidnet_m": Size(width=64, early=2, late=3, context=96, light=True),
