@@ -73,6 +73,11 @@ def test_the_decoder_placement_is_refused():
         )
 
 
+def test_a_further_auxiliary_head_is_refused_because_no_loss_would_read_it():
+    with pytest.raises(UsageError, match="'kmax_deeplab' has a loss of its own"):
+        build_model("tf_efficientnet_lite0", "kmax_deeplab", K, pretrained=False, auxiliary=True, decoder_channels=16)
+
+
 @pytest.mark.parametrize(("channels", "width"), [([8, 8, 8], 16), ([8, 8, 8, 8], 12)])
 def test_maps_or_widths_that_do_not_fit_are_told(channels, width):
     with pytest.raises(ValueError, match="four maps and a multiple of 8 channels expected"):
@@ -217,6 +222,7 @@ def test_class_weights_reach_the_auxiliary_head_and_ignore_index_is_the_criterio
     images, target = torch.rand(2, 3, 33, 33), torch.randint(0, K, (2, 33, 33))
     with torch.no_grad():
         logits, others = model(images, aux=True)
+        others = others._replace(semantic=torch.randn_like(others.semantic))
 
         def loss(labels, **options):
             torch.manual_seed(0)

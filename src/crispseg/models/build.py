@@ -141,6 +141,8 @@ def build_model(
     more = {**width, **getattr(backbone, "decoder_options", {}), **(decoder_options or {})}
     _check_options(decoder, system.decoder, more)
     plain = system.decoder(backbone.channels, num_classes, **more)
+    if auxiliary and not plain.takes_auxiliary:
+        raise UsageError(f"auxiliary: decoder {decoder!r} has a loss of its own, without a place for a further head")
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     # The neck is made last, so that the same seed gives the same weights to everything else.
     options = {"operator": neck, **(neck_options or {})}

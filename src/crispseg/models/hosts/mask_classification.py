@@ -32,6 +32,7 @@ class MaskDecoder(HostDecoder):
     """
 
     groups = 64  # the hosts normalise in 32 groups: two channels in each, so that a map of one pixel can be normalised
+    takes_auxiliary = False
 
     def mask_loss(self) -> MaskLoss:
         """Return the loss that the host's configuration describes."""

@@ -59,6 +59,7 @@ class KMaXDecoder(Decoder):
     """
 
     align_corners = True
+    takes_auxiliary = False
 
     def __init__(
         self, in_channels: Sequence[int], num_classes: int, channels: int = 128, num_queries: int | None = None
