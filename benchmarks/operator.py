@@ -75,12 +75,16 @@ def measure(shape: tuple[int, ...], seconds: float, names: tuple[str, ...]) -> l
 def add_memory(row: dict[str, Any]) -> None:
     """Peak memory of a row, MiB above what goes in and comes out. It changes how memory is allocated: timings first."""
     tensors, g = inputs(*row["shape"])
-    call = OPERATORS[row["operator"]]
-    y, grads = forward(call, tensors), both(call, tensors, g)
-    out, back = y.nbytes, sum(x.nbytes for x in grads if x is not None)
-    del y, grads
-    row["f_mib"] = (peak_memory(lambda: forward(call, tensors)) - out) / 2**20
-    row["fb_mib"] = (peak_memory(lambda: both(call, tensors, g)) - out - back) / 2**20
+    results = 0
+
+    def call() -> list[Tensor | None]:
+        nonlocal results
+        y = OPERATORS[row["operator"]](*tensors)
+        grads = torch.autograd.grad(y, tensors, g, allow_unused=True)
+        results = sum(x.nbytes for x in (y, *grads) if x is not None)
+        return [y, *grads]
+
+    row["fb_mib"] = (peak_memory(call) - results) / 2**20
 
 
 def fifty_sizes() -> list[dict[str, Any]]:

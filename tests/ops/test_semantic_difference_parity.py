@@ -112,8 +112,13 @@ def test_every_memory_layout(layout):
             x = x[:1].expand_as(x)
         return x.requires_grad_()
 
-    u, v, weight, scale = draw()
-    assert_same((lay(u), lay(v), lay(weight) if layout != "expanded" else weight, scale))
+    ways = {"tiled": (torch.float64, 1e-9), "native": (torch.float32, 1e-4)}
+    for impl, (dtype, rounding) in ways.items():
+        if impl == "native" and native.library() is None:
+            continue
+        u, v, weight, scale = draw(dtype=dtype)
+        tensors = lay(u), lay(v), lay(weight) if layout != "expanded" else weight, scale
+        assert_same(tensors, rtol=rounding, atol=rounding, impl=impl)
 
 
 def test_the_result_has_the_memory_format_of_u():
@@ -139,6 +144,14 @@ def test_the_compiled_stage(size, contrast):
             tensors = draw(batch=batch, size=size, k=k, groups=groups, out=8, dtype=torch.float32)
             form = {"contrast": contrast, "dilation": dilation, "groups": groups}
             assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", **form)
+
+
+@needs_compiler
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_compiled_form_on_many_channels(groups):
+    """More than a chunk, in slices of several sizes; outputs and pixels that fill no block."""
+    tensors = draw(channels=280, out=18, size=(5, 41), groups=groups, dtype=torch.float32)
+    assert_same(tensors, rtol=1e-4, atol=2e-3, impl="native", groups=groups)
 
 
 @needs_compiler
