@@ -1,6 +1,6 @@
 """What ``attach`` promises of every host. A library's tests inherit ``AttachSuite`` and name their hosts.
 
-Not here: what is particular to one library (``test_attach_*.py``), compile and export (``test_attach_compiled.py``).
+Not here: what is particular to one library (``test_attach_*.py``).
 """
 
 import copy
@@ -107,3 +107,32 @@ class AttachSuite:
         with torch.no_grad():
             before = prediction(model, inputs)
             assert same(prediction(host.attach(model), inputs), before)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("way", ["compile", "export"])
+    def test_compiled_without_a_break_or_exported_it_says_the_same(self, host, way):
+        model, inputs = host.build(), host.inputs(1, *host.size)
+        prediction(model, inputs)  # transformers sets itself up in its first call, which cannot be traced
+        try:
+            transformed(model, inputs, way)
+        except Exception as error:
+            pytest.skip(f"the host alone does not {way}: {type(error).__name__}")
+        host.attach(model)
+        for p in adapter_parameters(model):
+            nn.init.normal_(p, std=0.05)
+        with torch.no_grad():
+            expected = prediction(model, inputs)
+        found = transformed(model, inputs, way)
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected):
+            torch.testing.assert_close(a, b)
+
+
+def transformed(model: nn.Module, inputs: Any, way: str) -> list[Tensor]:
+    """The prediction of ``model`` compiled in one graph, or exported."""
+    torch.compiler.reset()
+    with torch.no_grad():
+        if way == "compile":
+            return prediction(torch.compile(model, fullgraph=True, backend="eager"), inputs)
+        args, kwargs = ((), inputs) if isinstance(inputs, dict) else ((inputs,), {})
+        return prediction(torch.export.export(model, args, kwargs).module(), inputs)

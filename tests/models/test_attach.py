@@ -5,6 +5,7 @@ import io
 
 import pytest
 import torch
+from test_every_system import SYSTEMS
 from torch import nn
 
 from crispseg import DataError, UsageError, build_model
@@ -142,6 +143,13 @@ def test_crispsegs_own_models_get_the_neck_that_build_model_gives(decoder):
     )
     shapes = [p.shape for p in built.neck.parameters()]
     assert [p.shape for p in adapter_parameters(model)] == shapes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("system", [s for s in SYSTEMS if s.decoder != "pidnet"], ids=lambda system: system.decoder)
+def test_every_system_gets_the_neck_that_build_model_gives(system):
+    model, built = attach(system.build(neck="none")), system.build(neck="sdn")  # PIDNet's own refines one map alone
+    assert [p.shape for p in adapter_parameters(model)] == [p.shape for p in built.neck.parameters()]
 
 
 def test_an_adapter_brings_the_neck_to_another_model_of_the_same_weights(model, image, tmp_path):

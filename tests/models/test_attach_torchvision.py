@@ -3,11 +3,12 @@
 import copy
 from typing import ClassVar
 
+import pytest
 import torch
-from attach_suite import AttachSuite, Host
+from attach_suite import AttachSuite, Host, prediction, transformed
 from torchvision.models import segmentation
 
-from crispseg.models import attach
+from crispseg.models import adapter_parameters, attach
 
 
 def make(name):
@@ -53,3 +54,13 @@ def test_a_backbone_that_runs_its_items_in_turn_does_not_run_the_neck_as_one():
     assert list(model.backbone) == list(model.backbone.keys()) == items
     assert len(model.backbone) == len(model.backbone.values()) == len(items)
     assert any(key.startswith("backbone.sdn.") for key in model.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["compile", "export"])
+def test_such_a_backbone_compiles_and_exports(way):
+    model, image = attach(make("lraspp_mobilenet_v3_large").eval(), at="backbone", groups=8), torch.rand(1, 3, 64, 96)
+    for p in adapter_parameters(model):
+        torch.nn.init.normal_(p, std=0.05)
+    with torch.no_grad():
+        torch.testing.assert_close(transformed(model, image, way), prediction(model, image))
