@@ -79,6 +79,14 @@ def blocky(rng, classes=5, size=(37, 45)):
     return torch.from_numpy(blocks.repeat(5, 1).repeat(5, 2)[:, : size[0], : size[1]])
 
 
+def test_mixed_precision_moves_no_boundary():
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, 40, 50)))
+    exact = boundary_target(labels)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(boundary_target(labels)[0], exact)
+        assert torch.equal(label_edges(labels), label_edges(labels.to(torch.uint8)))
+
+
 @pytest.mark.parametrize("classes", [2, 19, 255])
 def test_edges_are_those_of_opencv_to_the_pixel(classes):
     cv2 = pytest.importorskip("cv2")

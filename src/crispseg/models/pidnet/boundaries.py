@@ -38,9 +38,11 @@ def label_edges(labels: Tensor) -> Tensor:
     With thresholds below the smallest difference of two labels nothing is weak, so there is nothing to trace. Equal to
     OpenCV's Canny(labels, 0.1, 0.2) to the pixel. Source: Canny, PAMI 8 (6), 1986.
     """
-    x = F.pad(labels[:, None].float(), (1, 1, 1, 1), mode="replicate")
-    sobel = x.new_tensor([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
-    dx, dy = F.conv2d(x, torch.stack([sobel, sobel.T])[:, None]).unbind(1)
+    # In integers: a convolution may be rounded to bfloat16 by mixed precision, and ties decide here.
+    x = F.pad(labels[:, None].float(), (1, 1, 1, 1), mode="replicate")[:, 0].long()
+    down = x[:, :-2] + 2 * x[:, 1:-1] + x[:, 2:]
+    across = x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]
+    dx, dy = down[..., 2:] - down[..., :-2], across[:, 2:] - across[:, :-2]
     magnitude = dx.abs() + dy.abs()
     padded = F.pad(magnitude, (1, 1, 1, 1))
     height, width = labels.shape[-2:]
@@ -49,8 +51,8 @@ def label_edges(labels: Tensor) -> Tensor:
         return padded[:, 1 + down : 1 + down + height, 1 + right : 1 + right + width]
 
     # The gradient's direction in eighths of a turn, with OpenCV's tangents of 22.5° and 67.5° in 15 bits.
-    x15, y15 = dx.abs().long() * 13573, dy.abs().long() * 32768
-    along_x, along_y = y15 < x15, y15 > x15 + dx.abs().long() * 65536
+    x15, y15 = dx.abs() * 13573, dy.abs() * 32768
+    along_x, along_y = y15 < x15, y15 > x15 + dx.abs() * 65536
     falling = (dx < 0) == (dy < 0)  # towards the lower right
     diagonal = (magnitude > neighbour(-1, -1)) & (magnitude > neighbour(1, 1))
     antidiagonal = (magnitude > neighbour(-1, 1)) & (magnitude > neighbour(1, -1))
