@@ -49,18 +49,20 @@ def number(value: float | None) -> str:
 
 
 def _table(title: str, columns: list[Any]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    table = Table(title=title, box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
         table.add_column(str(column), justify="right" if i else "left")
     return table
 
 
 def show(*tables: Table) -> None:
-    """Print tables; where there is no terminal, as wide as they are."""
+    """Print tables, each under its title, which is not bound to its width; off a terminal as wide as they are."""
     for table in tables:
-        console = Console()
+        console, heading = Console(), Text(str(table.title), "bold")
+        table.title = None
         if not console.is_terminal:
             console.width = max(console.width, Console(width=1000).measure(table).maximum)
+        console.print(heading, soft_wrap=True)
         console.print(table)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
@@ -43,6 +44,8 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
     console.print(f"{diagnosis.root} (layout: {diagnosis.layout}), images: {counts}", highlight=False, soft_wrap=True)
     if diagnosis.table:
         console.print(_table(diagnosis))
+        words = "pixels: share of all that are not void; border: share of a class that is border\n"
+        console.print(words, style="dim", highlight=False, soft_wrap=True)
     for finding in diagnosis.findings:
         colour = "red" if finding.severity == "error" else "yellow"
         line = f"[bold {colour}]{finding.severity}[/] [{colour}]{finding.code}[/] {escape(finding.message)}"
@@ -57,9 +60,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _table(diagnosis: Diagnosis) -> Table:
-    table = Table(
-        "", "class", caption="pixels: share of all that are not void; border: share of a class that is border"
-    )
+    table = Table("", "class", box=box.SIMPLE_HEAD)
     for split in diagnosis.images:
         table.add_column(f"{split}\npixels %", justify="right")
     table.add_column("in images %", justify="right")
