@@ -19,6 +19,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks.measure import RESULTS
+from benchmarks.rivals import OPERATORS
 from crispseg.files import write_text
 
 PAGE = RESULTS.parents[1] / "docs" / "performance.md"
@@ -50,7 +51,7 @@ def targets(rows: list[Row]) -> list[str]:
     """Ours against the mark and against the unfold form, a line a shape, and what was asked."""
     cells = {(tuple(row["shape"]), row["operator"]): row for row in rows}
     lines, gains = [], []
-    for shape in sorted({tuple(row["shape"]) for row in rows}, key=lambda shape: shape[1]):
+    for shape in _shapes(rows):
         ours, mark, unfold = (cells[shape, name] for name in ("auto", "conv2d", "unfold"))
         gain = unfold["fb_ratio"] / ours["fb_ratio"]  # each to the conv2d of its own run
         gains.append(gain)
@@ -71,9 +72,32 @@ def peers(rows: list[Row]) -> list[str]:
     lines = [
         [size(row["shape"]), row["operator"], f"{row['f_ms']:.1f}", f"{row['f_ratio']:.2f}", f"{row['fb_ms']:.1f}",
          f"{row['fb_ratio']:.2f}", f"{row['fb_mib']:.0f}" if "fb_mib" in row else "–"]
-        for row in sorted(rows, key=lambda row: (row["shape"][1], row["shape"]))
+        for row in sorted(rows, key=lambda row: (row["shape"][1:], list(OPERATORS).index(row["operator"])))
     ]  # fmt: skip
     return [*table(head, lines), ""]
+
+
+def floor(rows: list[Row]) -> list[str]:
+    """Operations and bytes by counting, and the time that the products alone take at the rate of conv2d."""
+    found = {(tuple(row["shape"]), row["operator"]): row["f_ms"] for row in rows}
+    lines = []
+    for B, C, H, W in _shapes(rows):
+        N, ms = B * H * W, found[(B, C, H, W), "conv2d"]
+        convolution, products, stage = 2 * 9 * C * C * N, 2 * 8 * C * C * N, 4 * 8 * C * N
+        ours = found[(B, C, H, W), "auto"]
+        lines.append([
+            size([B, C, H, W]), f"{convolution / 1e9:.2f}", f"{products / 1e9:.2f}", f"{stage / 1e9:.2f}",
+            f"{12 * C * N / 2**20:.0f}", f"{32 * C * N / 2**20:.0f}", f"{convolution / ms / 1e6:.0f}",
+            f"{products / ours / 1e6:.0f}", f"{products / convolution * ms:.1f}", f"{ours:.1f}",
+        ])  # fmt: skip
+    head = ["B×C×H×W", "conv2d, GFLOP", "our products, GFLOP", "elementwise, GFLOP", "u, v, y, MiB", "D if whole, MiB",
+            "conv2d, GFLOP/s", "our products in our time, GFLOP/s", "products at conv2d's rate, ms",
+            "forward, ms"]  # fmt: skip
+    return [*table(head, lines), ""]
+
+
+def _shapes(rows: list[Row]) -> list[tuple[int, ...]]:
+    return sorted({tuple(row["shape"][:4]) for row in rows}, key=lambda shape: shape[1:])
 
 
 def neck(rows: list[Row]) -> list[str]:
@@ -97,15 +121,20 @@ def pieces(rows: list[Row]) -> list[str]:
     found = [row for row in rows if row["what"] == "whole"]
     shapes = list(dict.fromkeys(tuple(row["shape"]) for row in found))
     cell = {(tuple(row["shape"]), row["name"]): f"{row['f_ms']:.0f} / {row['fb_ms']:.0f}" for row in found}
-    label = {"ATen": "elementwise stage in ATen", "compiled": "elementwise stage compiled"}
-    lines = [
-        [
-            label.get(name, f"compiled, tiles of {name} numbers" if name[0] == "2" else name),
-            *(cell[s, name] for s in shapes),
-        ]
-        for name in dict.fromkeys(row["name"] for row in found)
-    ]
+    lines = [[name, *(cell[s, name] for s in shapes)] for name in dict.fromkeys(row["name"] for row in found)]
     return [*text, *table(["forward / forward + backward, ms", *(size(list(s)) for s in shapes)], lines), ""]
+
+
+def growth(rows: list[Row]) -> list[str]:
+    """Forward + backward along each axis of the shape."""
+    cell = {(row["axis"], tuple(row["shape"]), row["operator"]): row["fb_ms"] for row in rows}
+    lines = [
+        [axis, "×".join(map(str, shape[:4])), shape[4], f"{cell[axis, shape, 'conv2d']:.1f}", f"{ms:.1f}",
+         f"{ms / cell[axis, shape, 'conv2d']:.2f}"]
+        for (axis, shape, name), ms in cell.items()
+        if name == "auto"
+    ]  # fmt: skip
+    return [*table(["grows", "B×C×H×W", "k", "conv2d, ms", "ours, ms", "ratio"], lines), ""]
 
 
 def plot(rows: list[Row], path: Path) -> None:
@@ -137,10 +166,12 @@ def main() -> None:
         commits = ", ".join(dict.fromkeys(row["commit"] for row in operators))
         lines += [f"{stamp['processor']}, {stamp['threads']} threads, float32, torch {stamp['torch']}, "
                   f"{stamp['date'][:10]}, commit {commits}.", "", *targets(operators)]  # fmt: skip
+        lines += ["### The floor, by counting (forward)", "", *floor(operators)]
         lines += ["### All operators", "", *peers(operators)]
     if scaling:
         plot(scaling, PLOT)
         lines += ["### How cost grows", "", f"![cost against C, H·W, k and B](figures/{PLOT.name})", ""]
+        lines += growth(scaling)
     sizes, _ = read("operator_sizes")
     if sizes:
         ours, reference = (sum(row[key] for row in sizes) for key in ("auto_s", "reference_s"))

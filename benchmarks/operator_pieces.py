@@ -1,4 +1,4 @@
-"""What was tried for the CPU path: routes for the product, who does the elementwise stage, how large a tile is.
+"""What was tried for the CPU path: routes for the product, compiled or not, how large tiles and chunks are.
 
     python -m benchmarks.operator_pieces     # writes benchmarks/results/operator_pieces.json
 
@@ -19,7 +19,10 @@ from crispseg.ops.semantic_difference import tiles
 from crispseg.ops.semantic_difference.products import product
 
 SHAPES = ((2, 64, 128, 128), (1, 256, 128, 128), (2, 512, 32, 32))
-TILES = (18, 19, 20, 21, 22)
+PARTS = {
+    **{f"compiled, tiles of 2^{n} numbers": ("ELEMENTS", 2**n) for n in (19, 21)},
+    **{f"compiled, chunks of {n} channels": ("CHANNELS", n) for n in (64, 256)},
+}
 
 
 def routes(C: int, pixels: int, seconds: float) -> list[dict[str, Any]]:
@@ -39,16 +42,16 @@ def routes(C: int, pixels: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
-    """The operator with the elementwise stage in ATen or compiled, and compiled with tiles of other sizes; ms."""
+    """The operator in ATen and compiled, and compiled with parts of other sizes; ms."""
     tensors, g = inputs(*shape)
     operators = {"conv2d": OPERATORS["conv2d"], "ATen": ours("tiled"), "compiled": ours("auto")}
     rivals: dict[tuple[str, str], Callable[[], object]] = {}
     for name, operator in operators.items():
         rivals[name, "f"] = lambda operator=operator: forward(operator, tensors)
         rivals[name, "fb"] = lambda operator=operator: both(operator, tensors, g)
-    for exponent in TILES:
+    for name, (size, value) in PARTS.items():
         for kind in ("f", "fb"):
-            rivals[f"2^{exponent}", kind] = _with_tile(2**exponent, rivals["compiled", kind])
+            rivals[name, kind] = _with(size, value, rivals["compiled", kind])
     found = medians(interleaved(rivals, seconds=seconds, least=3))
     names = dict.fromkeys(name for name, _ in rivals)
     return [
@@ -57,9 +60,9 @@ def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     ]
 
 
-def _with_tile(elements: int, call: Callable[[], object]) -> Callable[[], object]:
+def _with(size: str, value: int, call: Callable[[], object]) -> Callable[[], object]:
     def run() -> object:
-        with mock.patch.object(tiles, "ELEMENTS", elements), mock.patch.object(tiles, "PIXELS", 1):
+        with mock.patch.object(tiles, size, value):
             return call()
 
     return run
