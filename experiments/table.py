@@ -2,11 +2,13 @@
 
     python -m experiments.table controls solver        # writes them into docs/results.md
     python -m experiments.table controls --split val --classes
+    python -m experiments.table --differences comparison/compare.json controls-none   # what crispseg compare wrote
 
 A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
-study's name, with ``-val`` for the validation split and ``-classes`` for the IoU of each class.
+study's name, with ``-val`` for the validation split and ``-classes`` for the IoU of each class. A comparison is kept as
+``results/compare/NAME.json``, its table is ``compare-NAME``.
 
-Not here: training and evaluating (``experiments.study``), differences with an interval (``crispseg compare``).
+Not here: training and evaluating (``experiments.study``), the interval of a difference (``crispseg compare``).
 """
 
 import argparse
@@ -18,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crispseg.files import write_text
+from crispseg.files import write_json, write_text
 
 HERE = Path(__file__).parent
 Result = dict[str, Any]
@@ -29,6 +31,14 @@ COLUMNS: dict[str, Callable[[Result], float]] = {
     "5 px": lambda r: r["boundary_f"]["5"],
     "Boundary IoU": lambda r: r["boundary_iou"],
     "trimap IoU 3 px": lambda r: r["trimap_iou"]["3"],
+}
+METRICS = {
+    "mIoU": "miou",
+    "boundary F 1 px": "boundary_f_1",
+    "3 px": "boundary_f_3",
+    "5 px": "boundary_f_5",
+    "Boundary IoU": "boundary_iou",
+    "trimap IoU 3 px": "trimap_iou_3",
 }
 
 
@@ -74,6 +84,19 @@ def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable
     return "\n".join(lines)
 
 
+def differences(tree: Result) -> str:
+    """The Markdown table of a ``compare.json``: each contender minus the baseline, with its interval, in points."""
+    names = list(tree["differences"])
+    lines = [_line(["", *(f"{name} − {tree['baseline']}" for name in names)]), "|---|" + "---:|" * len(names)]
+    for title, metric in METRICS.items():
+        found = [tree["differences"][name][metric] for name in names]
+        lines.append(_line([title, *(_interval(d) for d in found)]))
+    caveat = tree["caveats"][0] if tree["caveats"] else ""
+    images, groups = tree["bootstrap"]["images"], tree["bootstrap"]["groups"]
+    lines.append(f"\nPoints, with 95 % intervals, on {images} images in {groups} groups. {caveat}".rstrip())
+    return "\n".join(lines)
+
+
 def classes(rows: dict[str, list[Result]], split: str) -> dict[str, Callable[[Result], float]]:
     """One column a class, thin ones first: by the share of a class's true pixels that are boundary."""
     found = next(iter(rows.values()))[0]["results"][split]["per_class"]
@@ -103,6 +126,11 @@ def _spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
+def _interval(found: dict[str, Any]) -> str:
+    words = "{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return words.format(**{key: 100 * found[key] for key in ("difference", "low", "high")}).replace("-", "−")
+
+
 def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -114,8 +142,15 @@ def main() -> None:
     parser.add_argument("--classes", action="store_true", help="IoU of each class instead of the means")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("--differences", type=Path, metavar="FILE", help="a compare.json; the name is the comparison's")
     parser.add_argument("--print", action="store_true", help="print, write nothing")
     arguments = parser.parse_args()
+    if arguments.differences:
+        (name,) = arguments.studies
+        tree = json.loads(arguments.differences.read_text())
+        write_json(arguments.results / "compare" / f"{name}.json", tree)
+        replace_table(arguments.page, f"compare-{name}", differences(tree))
+        return
     for study in arguments.studies:
         rows = read_results(arguments.results / study)
         columns = classes(rows, arguments.split) if arguments.classes else COLUMNS

@@ -81,3 +81,18 @@ def test_a_table_needs_its_markers(question, tmp_path, monkeypatch):
     page.write_text("no table here")
     with pytest.raises(SystemExit, match="expected one pair of markers <!-- table x -->"):
         table.replace_table(page, "x", "text")
+
+
+def test_the_differences_of_a_comparison_are_a_table_and_are_kept(tmp_path, monkeypatch):
+    found = {"difference": 0.0141, "low": -0.002, "high": 0.03, "verdict": "no evidence of a difference"}
+    tree = {"baseline": "none", "differences": {"sdn": dict.fromkeys(table.METRICS.values(), found)}}
+    (tmp_path / "compare.json").write_text(
+        json.dumps({**tree, "caveats": ["One throw of the dice."], "bootstrap": {"images": 233, "groups": 55}})
+    )
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table compare-x -->\n<!-- /table -->\n")
+    carry_out(monkeypatch, table, tmp_path, "x", "--differences", tmp_path / "compare.json", "--page", page)
+    assert "|  | sdn − none |" in page.read_text()
+    assert "| mIoU | +1.4 [−0.2, +3.0] |" in page.read_text()
+    assert "on 233 images in 55 groups. One throw of the dice." in page.read_text()
+    assert json.loads((tmp_path / "results" / "compare" / "x.json").read_text())["baseline"] == "none"
