@@ -4,13 +4,15 @@
     python -m benchmarks.attach --only LR-ASPP         # these rows again; the others stay as they were measured
     python -m benchmarks.attach --page README.md       # no measurement: the table, from the file into the page
 
-Random weights in the sizes that people use; neck options as by default, but where a row names others.
+Processor time of one thread, which other work on the machine does not change much. Random weights in the sizes that
+people use; neck options as by default, but where a row names others.
 
 Not here: crispseg's own models (``benchmarks.neck``).
 """
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,7 @@ def measure(library: str, name: str, make: Callable[[], nn.Module], options: dic
     image = torch.rand(1, 3, SIZE, SIZE)
     plain, refined = make().eval(), attach(make().eval(), **options)
     calls = {"without": lambda: forward(plain, image), "with": lambda: forward(refined, image)}
-    found = medians(interleaved(calls, seconds=4.0, least=3))
+    found = medians(interleaved(calls, seconds=1.0, least=3, clock=time.process_time))
     return {
         "library": library,
         "host": name,
@@ -122,8 +124,13 @@ def table(rows: list[dict], where: dict) -> str:
             f"[{row['library']}]({TESTS[row['library']]})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    at = f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, {where['date'][:10]}"
-    return "\n".join([*lines, f"\nMedian of interleaved calls; random weights, {CLASSES} classes. {at}."])
+    at = f"{where['processor']}, torch {where['torch']}, {where['date'][:10]}"
+    return "\n".join(
+        [
+            *lines,
+            f"\nMedian processor time of interleaved calls on one thread; random weights, {CLASSES} classes. {at}.",
+        ]
+    )
 
 
 def main() -> None:
@@ -133,8 +140,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="measure nothing, write the table between the page's markers")
     arguments = parser.parse_args()
     if arguments.page is None:
-        torch.set_num_threads(min(2, torch.get_num_threads()))
-        found = {key(row): row for row in read()}
+        torch.set_num_threads(1)
+        found = {key(row): row for row in read()} if arguments.only else {}
         for host in HOSTS:
             if arguments.only is None or arguments.only in f"{host[0]} {host[1]} {host[3]}":
                 row = measure(*host)
