@@ -50,6 +50,11 @@ class MaskLoss:
     """The loss of a layer; ``class_``, ``mask`` and ``dice`` are the λ of the loss and of the matching's cost.
 
     no_object: weight of the class "no object"; points: None computes the mask losses at every pixel.
+
+    >>> loss = MaskLoss(class_=1.0, mask=20.0, dice=1.0, no_object=0.1, pixel_loss=focal)
+    >>> layer = torch.zeros(1, 8, 3), torch.zeros(1, 8, 4, 4)  # 8 queries, 2 classes
+    >>> loss((layer,), torch.full((1, 16, 16), 255), ignore_index=255).item()
+    0.0
     """
 
     class_: float
@@ -143,7 +148,7 @@ def _counted(y: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
     Beside it, between two pixels, a mask is the share of what is not void.
     """
-    return y / _positive(1 - v), (v < 0.5).to(y.dtype)
+    return y / (1 - v).clamp(min=0.5), (v < 0.5).to(y.dtype)  # the clamp touches only what weighs nothing
 
 
 def _positive(x: Tensor) -> Tensor:
