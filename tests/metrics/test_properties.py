@@ -246,6 +246,14 @@ def test_a_bad_batch_leaves_the_sums_alone(name):
 
 
 @each
+def test_a_batch_counted_in_parts_is_counted_as_a_whole(name, monkeypatch):
+    pred, truth = maps(size=(5, 40, 50))
+    whole = METRICS[name](4).counts(pred, truth)
+    monkeypatch.setattr("crispseg.metrics.base.PIXELS", 2 * 40 * 50)
+    assert torch.equal(METRICS[name](4).counts(pred, truth), whole)
+
+
+@each
 def test_reset_forward_and_merge(name):
     pred, truth = maps()
     metric, half = METRICS[name](4), METRICS[name](4)
