@@ -4,10 +4,13 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from crispseg import semantic_difference
 from crispseg.nn import SemanticDifferenceConv2d
+from crispseg.ops.semantic_difference.flops import FLOPS
 from crispseg.similarity import NAMES
 
 OP = torch.ops.crispseg.semantic_difference.default
@@ -186,3 +189,14 @@ def test_inductor_runs_it_between_generated_kernels():
         got = torch.autograd.grad(compiled(*maps), inputs)
         for a, b in zip(got, torch.autograd.grad(function(*maps), inputs)):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_flops_are_counted_as_those_of_a_convolution_without_its_centre_tap():
+    def flops(function) -> int:
+        u, weight = draw(2, 16, 9, 11), draw(8, 16, 3, 3)
+        with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
+            function(u, weight).sum().backward()
+        return counter.get_total_flops()
+
+    ours = flops(lambda u, weight: semantic_difference(u, u, weight))
+    assert 9 * ours == 8 * flops(lambda u, weight: F.conv2d(u, weight, padding=1))

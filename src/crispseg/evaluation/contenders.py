@@ -21,6 +21,7 @@ from crispseg.data.samples import by_name
 from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
 from crispseg.evaluation.sources import MASKS, predict_label
+from crispseg.ops.semantic_difference.flops import FLOPS
 from crispseg.runs import FILES, check_code, load_run, parameter_count
 from crispseg.training import train
 
@@ -183,7 +184,7 @@ def costs(models: Mapping[str, nn.Module], image: Tensor, *, rounds: int = 7) ->
                 times[name].append(time.perf_counter() - start)
     out = {}
     for name, model in models.items():
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
             model(batch)
         out[name] = {
             "parameters": parameter_count(model),
