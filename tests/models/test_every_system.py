@@ -171,7 +171,7 @@ def test_compiled_or_exported_the_logits_are_the_same(system, way):
             other = torch.compile(model, fullgraph=True)
         else:
             other = torch.export.export(model, (images,)).module()
-        torch.testing.assert_close(other(images), expected, atol=1e-4, rtol=1e-4)
+        assert (other(images) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.slow
