@@ -46,7 +46,7 @@ SYSTEMS = [
     System(
         "test_resnet", "mask2former", {"decoder_channels": 64, "decoder_options": MASKS | {"train_num_points": 512}}
     ),
-    System("test_resnet", "maskformer", {"decoder_channels": 64, "decoder_options": MASKS}, lr=1e-3),
+    System("test_resnet", "maskformer", {"decoder_channels": 64, "decoder_options": MASKS}, lr=3e-4),
     System("test_vit", "dpt", {"decoder_channels": 32}),
     System("test_resnet", "segformer", {"decoder_channels": 32}),
     System("test_resnet", "upernet", {"decoder_channels": 32}),
