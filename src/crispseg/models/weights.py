@@ -76,7 +76,7 @@ def load_encoder(body: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def load_whole(model: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> None:
-    """Load ``state``, read from ``path``, into encoder and decoder of ``model``: every tensor there, and none left over.
+    """Load ``state``, read from ``path``, into encoder and decoder of ``model``: every tensor there, none left over.
 
     Whatever else the model has, a fresh neck for example, stays. Raises :class:`DataError`, naming the first tensor
     that is missing, left over or misshapen.
