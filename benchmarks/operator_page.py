@@ -149,6 +149,8 @@ def plot(rows: list[Row], path: Path) -> None:
             x = [row["shape"][index[axis]] ** (2 if axis == "H·W" else 1) for row in mine]
             panel.loglog(x, [row["fb_ms"] for row in mine], marker="o", label=label)
         panel.set_xlabel(axis)
+        panel.set_xticks(x, [f"{value}" for value in x], rotation=30)
+        panel.minorticks_off()
     panels[0][0].set_ylabel("forward + backward, ms")
     panels[0][0].legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
