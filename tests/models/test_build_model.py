@@ -28,6 +28,25 @@ def test_a_fresh_neck_on_the_decoders_map_changes_no_logit(decoder, neck):
         assert torch.equal(build(decoder, neck=neck, placement="decoder")(images), build(decoder, neck="none")(images))
 
 
+@pytest.mark.parametrize("decoder", ["fcn", "semantic_fpn"])
+def test_a_fresh_neck_in_both_places_changes_no_logit(decoder):
+    images = torch.rand(2, 3, 60, 80)
+    with torch.no_grad():
+        assert torch.equal(build(decoder, placement="both")(images), build(decoder, neck="none")(images))
+
+
+@pytest.mark.parametrize("decoder", ["fcn", "semantic_fpn"])
+def test_with_detail_the_logits_are_refined_on_a_grid_of_stride_2(decoder):
+    images = torch.rand(2, 3, 64, 96)
+    fine, plain = build(decoder, placement="detail"), build(decoder, neck="none")
+    with torch.no_grad():
+        logits, first = fine.decoder.outputs(fine.neck(fine.encoder(images)))
+        assert logits.shape == (2, 5, 32, 48)
+        assert torch.equal(first[0], plain.decoder(plain.encoder(images)))  # the first head is the plain network
+        resized = torch.nn.functional.interpolate(first[0], size=(32, 48), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(logits, resized)  # and the second starts as that, resized
+
+
 def test_the_pixels_of_an_image_do_not_depend_on_the_padding():
     model = build(neck="none")
     image = torch.rand(1, 3, 64, 96)
@@ -48,12 +67,14 @@ def test_auxiliary_logits_are_those_of_the_first_head_and_of_the_auxiliary_head(
     assert not torch.equal(auxiliary[1], logits)
 
 
-@pytest.mark.parametrize("placement", ["encoder", "decoder"])
+@pytest.mark.parametrize("placement", ["encoder", "decoder", "detail"])
 def test_a_training_step_moves_every_weight_of_the_neck(placement):
     model = build(neck="sdn", placement=placement).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     images, target = torch.rand(2, 3, 128, 96), torch.randint(0, 5, (2, 128, 96))  # a guide of one pixel says nothing
     neck = model.neck if placement == "encoder" else model.decoder.sdn
+    if placement == "detail":
+        neck = torch.nn.ModuleList([neck, model.decoder.lateral])
     before = {name: p.detach().clone() for name, p in neck.named_parameters()}
     for _ in range(2):
         logits, auxiliary = model(images, aux=True)
@@ -75,6 +96,7 @@ def test_the_neck_is_a_part_of_the_model():
         ((LITE0, "semantic_fnp", 5), {}, "did you mean 'semantic_fpn'"),
         (("tf_efficientnet_lite", "fcn", 5), {}, "tf_efficientnet_lite"),
         ((LITE0, "fcn", 5), {"neck": "sdm"}, "did you mean 'sdn'"),
+        (("convnext_atto", "fcn", 5), {"placement": "detail"}, "a map of stride 2; 'convnext_atto' gives none"),
         ((LITE0, "fcn", 5), {"placement": "decodr"}, "did you mean 'decoder'"),
     ],
 )

@@ -72,8 +72,8 @@ def in_network(
         raise TypeError(f"expected a decoder that is refined by SDN, found {type(decoder).__name__}")
     height, width = image.shape[-2:]
     x = F.pad((image[None] - model.mean) / model.std, (0, -width % model.stride, 0, -height % model.stride))
-    u = decoder.decoder.features(model.neck(model.encoder(x)))
-    v = decoder.decoder.head(u).softmax(dim=1)
+    u, first = decoder.before(model.neck(model.encoder(x)))
+    v = first.softmax(dim=1)
     operator = decoder.sdn.operator
     return _four(u, operator.weight, lambda u: operator(u, v), truth, num_classes, ignore_index, x.shape[-2:])
 

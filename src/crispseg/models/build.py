@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -32,7 +32,7 @@ from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncod
 from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
 
-Placement = Literal["encoder", "decoder"]
+Placement = Literal["encoder", "decoder", "detail", "both"]
 
 
 def multi_scale(channels: Sequence[int], **options: Any) -> nn.Module:
@@ -89,7 +89,7 @@ def build_model(
     """Build a segmenter with or without the Semantic Diffusion Network.
 
     Under the same random seed the encoder and the decoder get the same weights whatever the neck, and a fresh neck is
-    the identity: with and without it the logits are the same.
+    the identity: with and without it the logits are the same, but for one more resizing in the placement "detail".
 
     Parameters
     ----------
@@ -105,6 +105,8 @@ def build_model(
     placement
         ``"encoder"``: between encoder and decoder, on every map the decoder reads (the paper's). ``"decoder"``: on the
         decoder's fused map, guided by a first head's probabilities, with a second, supervised head (ours).
+        ``"detail"``: the same on the grid of the encoder's stride-2 map, which is added to the decoder's: finer
+        boundaries, at four times the pixels. ``"both"``: encoder and decoder.
     pretrained
         As in :class:`crispseg.models.TimmEncoder`.
     decoder_channels
@@ -131,28 +133,41 @@ def build_model(
     for kind, name, known in (
         ("decoder", decoder, list(DECODERS)),
         ("neck", neck, necks),
-        ("placement", placement, ["encoder", "decoder"]),
+        ("placement", placement, list(get_args(Placement))),
     ):
         if name not in known:
             raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
     system = DECODERS[decoder]
-    backbone = system.encoder(encoder, pretrained)
+    detail = placement == "detail" and neck != "none"
+    backbone = _with_detail(system, encoder, pretrained) if detail else system.encoder(encoder, pretrained)
+    channels = backbone.channels[1:] if detail else backbone.channels
     width = {} if decoder_channels is None else {"channels": decoder_channels}
     more = {**width, **getattr(backbone, "decoder_options", {}), **(decoder_options or {})}
     _check_options(decoder, system.decoder, more)
-    plain = system.decoder(backbone.channels, num_classes, **more)
+    plain = system.decoder(channels, num_classes, **more)
     if auxiliary and not plain.takes_auxiliary:
         raise UsageError(f"auxiliary: decoder {decoder!r} has a loss of its own, without a place for a further head")
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     # The neck is made last, so that the same seed gives the same weights to everything else.
-    options = {"operator": neck, **(neck_options or {})}
     if neck == "none":
         return SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
+    options = {"operator": neck, **(neck_options or {})}
+    between = system.neck(channels, **options) if placement in ("encoder", "both") else nn.Identity()
     if placement == "encoder":
-        return SegmentationModel(backbone, system.neck(backbone.channels, **options), plain, auxiliary_head)
+        return SegmentationModel(backbone, between, plain, auxiliary_head)
     if not isinstance(plain, FusedDecoder):
-        raise UsageError(f"placement 'decoder' needs a decoder with one fused map; {decoder!r} has none")
-    return SegmentationModel(backbone, nn.Identity(), RefinedDecoder(plain, **options), auxiliary_head)
+        raise UsageError(f"placement {placement!r} needs a decoder with one fused map; {decoder!r} has none")
+    refined = RefinedDecoder(plain, detail=backbone.channels[0] if detail else None, **options)
+    return SegmentationModel(backbone, between, refined, auxiliary_head)
+
+
+def _with_detail(system: System, name: str, pretrained: bool | str | Path) -> TimmEncoder:
+    """The system's encoder with its stride-2 map too, first. UsageError if it has none."""
+    if system.encoder is TimmEncoder:
+        backbone = TimmEncoder(name, pretrained, finest_stride=2)
+        if backbone.strides[0] == 2:
+            return backbone
+    raise UsageError(f"placement 'detail' needs an encoder with a map of stride 2; {name!r} gives none here")
 
 
 def _check_options(name: str, decoder: Callable[..., Decoder], options: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The decoder placement: SDN on the decoder's fused, finest map, guided by the class probabilities of a first head.
+"""The decoder placements: SDN on the decoder's fused map, guided by the class probabilities of a first head.
 
 Not here: the encoder placement (``crispseg.nn.neck``).
 """
@@ -7,10 +7,11 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from crispseg.models.decoders import Criterion, Decoder, FusedDecoder
 from crispseg.nn import SemanticDiffusion
+from crispseg.nn.sdc import resize
 
 
 class RefinedDecoder(Decoder):
@@ -21,31 +22,57 @@ class RefinedDecoder(Decoder):
     The second head starts as a copy of the first and SDN as the identity, so the logits start as the decoder's own.
     Both heads are supervised, the second by the decoder's own loss. Source: ours (METHOD.md section 5, late placement).
 
+    With ``detail``, on a finer grid: F is brought to that of an encoder map E that the decoder does not read,
+
+        F ← resize(F) + Conv1×1(E),
+
+    the convolution starting at zero, so that the logits start as the decoder's own, resized in two steps.
+
     Parameters
     ----------
     decoder
         The decoder to refine.
+    detail
+        Channels of E, which then comes first among the maps; None: the decoder reads all maps.
     detach_guide
         Keep the second head's gradient from reaching the first through the guide.
     options
         Passed on to :class:`crispseg.nn.SemanticDiffusion`.
     """
 
-    def __init__(self, decoder: FusedDecoder, *, detach_guide: bool = False, **options: Any) -> None:
+    def __init__(
+        self, decoder: FusedDecoder, *, detail: int | None = None, detach_guide: bool = False, **options: Any
+    ) -> None:
         super().__init__()
         self.decoder = decoder
         self.align_corners = decoder.align_corners
         self.detach_guide = detach_guide
         self.sdn = SemanticDiffusion(decoder.channels, decoder.num_classes, **options)
         self.head = copy.deepcopy(decoder.head)
+        self.lateral = None
+        if detail is not None:
+            self.lateral = nn.Conv2d(detail, decoder.channels, 1, bias=False)
+            nn.init.zeros_(self.lateral.weight)
 
-    def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the refined logits (B, K, H, W) on the grid of the decoder's map, and those of all other heads."""
+    def split(self, maps: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
+        """Return E, if there is one, and the maps that the decoder reads."""
+        return (None, maps) if self.lateral is None else (maps[0], maps[1:])
+
+    def before(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what SDN refines, (B, C, h, w), and the first head's logits (B, K, any, any)."""
+        detail, maps = self.split(maps)
         fused = self.decoder.features(maps)
         first = self.decoder.head(fused)
+        if detail is None or self.lateral is None:
+            return fused, first
+        return resize(fused, detail) + self.lateral(detail), first
+
+    def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the refined logits (B, K, H, W) on the grid of F, and those of all other heads."""
+        fused, first = self.before(maps)
         guide = first.softmax(dim=1)
         refined = self.head(self.sdn(fused, guide.detach() if self.detach_guide else guide))
-        return refined, [first, *self.decoder.others(maps)]
+        return refined, [first, *self.decoder.others(self.split(maps)[1])]
 
     def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
         """Return the decoder's loss of the refined logits and, weighted, the loss of the first head's."""
