@@ -56,13 +56,13 @@ def read_results(folder: Path) -> dict[str, list[Result]]:
 def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable[[Result], float]]) -> str:
     """The Markdown table: values in %, then what each run cost and where it ran."""
     head = ["row", "seeds", *columns, "parameters", "training"]
-    lines = [_line(head), "|---|---|" + "---:|" * (len(columns) + 2)]
+    lines = [line(head), "|---|---|" + "---:|" * (len(columns) + 2)]
     for name, runs in rows.items():
         values = [_spread([100 * column(run["results"][split]) for run in runs]) for column in columns.values()]
         parameters = runs[0]["training"]["parameters"] / 1e6
         minutes = statistics.median(run["training"]["seconds"] for run in runs) / 60
         lines.append(
-            _line(
+            line(
                 [
                     name,
                     ", ".join(str(run["seed"]) for run in runs),
@@ -87,10 +87,10 @@ def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable
 def differences(tree: Result) -> str:
     """The Markdown table of a ``compare.json``: each contender minus the baseline, with its interval, in points."""
     names = list(tree["differences"])
-    lines = [_line(["", *(f"{name} − {tree['baseline']}" for name in names)]), "|---|" + "---:|" * len(names)]
+    lines = [line(["", *(f"{name} − {tree['baseline']}" for name in names)]), "|---|" + "---:|" * len(names)]
     for title, metric in METRICS.items():
         found = [tree["differences"][name][metric] for name in names]
-        lines.append(_line([title, *(_interval(d) for d in found)]))
+        lines.append(line([title, *(_interval(d) for d in found)]))
     caveat = tree["caveats"][0] if tree["caveats"] else ""
     images, groups = tree["bootstrap"]["images"], tree["bootstrap"]["groups"]
     lines.append(f"\nPoints, with 95 % intervals, on {images} images in {groups} groups. {caveat}".rstrip())
@@ -131,7 +131,8 @@ def _interval(found: dict[str, Any]) -> str:
     return words.format(**{key: 100 * found[key] for key in ("difference", "low", "high")}).replace("-", "−")
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
 
 
