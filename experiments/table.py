@@ -1,12 +1,12 @@
 """From the JSON files of a study to its tables: one line a row, mean ± standard deviation over its seeds.
 
     python -m experiments.table controls solver        # writes them into docs/results.md
-    python -m experiments.table controls --split val --classes
+    python -m experiments.table controls --split val --columns classes
     python -m experiments.table --differences comparison/compare.json controls-none   # what crispseg compare wrote
 
 A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
-study's name, with ``-val`` for the validation split and ``-classes`` for the IoU of each class. A comparison is kept as
-``results/compare/NAME.json``, its table is ``compare-NAME``.
+study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds of
+error. A comparison is kept as ``results/compare/NAME.json``, its table is ``compare-NAME``.
 
 Not here: training and evaluating (``experiments.study``), the interval of a difference (``crispseg compare``).
 """
@@ -31,6 +31,13 @@ COLUMNS: dict[str, Callable[[Result], float]] = {
     "5 px": lambda r: r["boundary_f"]["5"],
     "Boundary IoU": lambda r: r["boundary_iou"],
     "trimap IoU 3 px": lambda r: r["trimap_iou"]["3"],
+}
+ANATOMY: dict[str, Callable[[Result], float]] = {
+    "wrong pixels": lambda r: r["anatomy"]["wrong"],
+    "displaced": lambda r: r["anatomy"]["displaced"],
+    "interior": lambda r: r["anatomy"]["interior"],
+    "missed": lambda r: r["anatomy"]["missed"],
+    "invented": lambda r: r["anatomy"]["invented"],
 }
 METRICS = {
     "mIoU": "miou",
@@ -140,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+")
     parser.add_argument("--split", default="test", choices=("test", "val"))
-    parser.add_argument("--classes", action="store_true", help="IoU of each class instead of the means")
+    parser.add_argument("--columns", default="means", choices=("means", "classes", "anatomy"))
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--differences", type=Path, metavar="FILE", help="a compare.json; the name is the comparison's")
@@ -154,10 +161,11 @@ def main() -> None:
         return
     for study in arguments.studies:
         rows = read_results(arguments.results / study)
-        columns = classes(rows, arguments.split) if arguments.classes else COLUMNS
-        text = table(rows, arguments.split, columns)
+        fixed = {"means": COLUMNS, "anatomy": ANATOMY}
+        text = table(rows, arguments.split, fixed.get(arguments.columns) or classes(rows, arguments.split))
         print(text)
-        name = study + ("-val" if arguments.split == "val" else "") + ("-classes" if arguments.classes else "")
+        suffixes = [part for part, usual in ((arguments.split, "test"), (arguments.columns, "means")) if part != usual]
+        name = "-".join([study, *suffixes])
         if not arguments.print:
             replace_table(arguments.page, name, text)
 

@@ -54,6 +54,9 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     assert (lines[0], lines[-1]) == ("before", "after")
     rows = [line.split(" | ") for line in lines if line.startswith("|")][2:]
     assert [row[:2] for row in rows] == [["| sdn", "0, 1"], ["| none", "0, 1"]]
+    page.write_text("<!-- table does_it_help-val-anatomy -->\n<!-- /table -->\n")
+    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, *("--columns anatomy --split val".split()))
+    assert "| row | seeds | wrong pixels | displaced |" in page.read_text()
     both = [
         json.loads((tmp_path / "results" / "does_it_help" / f"none-s{s}.json").read_text())["results"]["test"]["miou"]
         for s in (0, 1)
