@@ -5,8 +5,8 @@
     python -m experiments.table --differences comparison/compare.json controls-none   # what crispseg compare wrote
 
 A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
-study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds of
-error. A comparison is kept as ``results/compare/NAME.json``, its table is ``compare-NAME``.
+study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds
+of error. A comparison is kept as ``results/compare/NAME.json``, its table is ``compare-NAME``.
 
 Not here: training and evaluating (``experiments.study``), the interval of a difference (``crispseg compare``).
 """

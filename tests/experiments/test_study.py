@@ -55,7 +55,7 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     rows = [line.split(" | ") for line in lines if line.startswith("|")][2:]
     assert [row[:2] for row in rows] == [["| sdn", "0, 1"], ["| none", "0, 1"]]
     page.write_text("<!-- table does_it_help-val-anatomy -->\n<!-- /table -->\n")
-    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, *("--columns anatomy --split val".split()))
+    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, "--columns", "anatomy", "--split", "val")
     assert "| row | seeds | wrong pixels | displaced |" in page.read_text()
     both = [
         json.loads((tmp_path / "results" / "does_it_help" / f"none-s{s}.json").read_text())["results"]["test"]["miou"]
