@@ -87,9 +87,10 @@ class SegmentationModel(SegmentationNetwork):
         if images.ndim != 4 or images.shape[1] != self.mean.shape[1]:
             raise ValueError(f"images must be (B, {self.mean.shape[1]}, H, W), found {tuple(images.shape)}")
         height, width = images.shape[-2:]
-        x = (images - self.mean) / self.std
+        x = (images - self.mean).div_(self.std)
         right, below = ((self.corner - size) % self.stride for size in (width, height))
-        x = F.pad(x, (0, right, 0, below))  # 0 is the mean colour
+        if right or below:  # padding by nothing would copy the image
+            x = F.pad(x, (0, right, 0, below))  # 0 is the mean colour
         maps = self.encoder(x)
         refined = self.neck(maps)
         if not aux:

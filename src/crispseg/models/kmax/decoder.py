@@ -20,7 +20,7 @@ from crispseg.models.kmax.transformer import KMeansTransformer, Prediction
 from crispseg.models.masks import label_logits
 
 STRIDE = 4  # of the last masks
-BAND = 64  # rows of the image
+BAND = 4  # rows of the masks that are brought to the image at once
 
 
 class Outputs(NamedTuple):
@@ -106,12 +106,20 @@ class KMaXDecoder(Decoder):
         return total
 
     def _logits(self, prediction: Prediction) -> Tensor:
-        masks = prediction.masks
-        if not self.training:  # resized first, then normalised over the queries, as the authors infer
-            height, width = (STRIDE * (n - 1) + 1 for n in masks.shape[-2:])
-            masks = F.interpolate(masks, size=(height, width), mode="bilinear", align_corners=True)
-        bands = masks.float().split(BAND, dim=2)  # all at once the masks would be held twice, at the image's size
-        return torch.cat([label_logits(prediction.classes, band.softmax(dim=1)) for band in bands], dim=2)
+        masks = prediction.masks.float()
+        if self.training:
+            return label_logits(prediction.classes, masks.softmax(dim=1))
+        # Resized first, then normalised over the queries, as the authors infer; in bands, since all masks at the size
+        # of the image fit into no cache. Corners lie on corners, so a band begins on the row that ends the one before.
+        height, width = masks.shape[-2:]
+        bands = []
+        for top in range(0, max(height - 1, 1), BAND):
+            rows = masks[:, :, top : top + BAND + 1]
+            size = (STRIDE * (rows.shape[2] - 1) + 1, STRIDE * (width - 1) + 1)
+            rows = F.interpolate(rows, size=size, mode="bilinear", align_corners=True)
+            band = label_logits(prediction.classes, rows.softmax(dim=1))
+            bands.append(band if top + BAND >= height - 1 else band[:, :, :-1])
+        return torch.cat(bands, dim=2)
 
     def _predictions(self, maps: Sequence[Tensor]) -> list[Prediction]:
         return self.transformer(self.pixel_decoder(maps))
