@@ -113,11 +113,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these of the study's")
+    parser.add_argument("--rows", nargs="+", help="likewise")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
     for study in map(read_study, arguments.studies):
         for row, seed in study.runs():
-            if arguments.seeds and seed not in arguments.seeds:
+            if seed not in (arguments.seeds or study.seeds) or row not in (arguments.rows or study.rows):
                 continue
             name = f"{study.name}/{row}-s{seed}"
             folder, result = arguments.runs / name, arguments.results / f"{name}.json"

@@ -37,8 +37,10 @@ def carry_out(monkeypatch, module, tmp_path, *words):
 
 def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(question, tmp_path, monkeypatch, capsys):
     words = (question, "--runs", tmp_path / "runs")
+    carry_out(monkeypatch, study, tmp_path, *words, "--seeds", "0", "--rows", "sdn")
+    assert capsys.readouterr().out.split() == ["does_it_help/sdn-s0"]
     carry_out(monkeypatch, study, tmp_path, *words, "--seeds", "0")
-    assert capsys.readouterr().out.count("does_it_help/") == 2
+    assert capsys.readouterr().out.split() == ["does_it_help/none-s0"]
     carry_out(monkeypatch, study, tmp_path, *words)
     assert [line.split("/")[1] for line in capsys.readouterr().out.split()] == ["sdn-s1", "none-s1"]
     carry_out(monkeypatch, study, tmp_path, *words, "--list")
