@@ -1,4 +1,4 @@
-"""The elementwise stage compiled: ``differences.c``, built once with the machine's C compiler and kept on disk.
+"""The operator compiled: ``differences.c``, built once with the machine's C compiler and kept on disk.
 
 No header of torch is needed, so the compiler runs for about a second. The library is kept in
 ``$XDG_CACHE_HOME/crispseg`` (``~/.cache/crispseg``) under a name made of the source, the compiler and the processor.
@@ -22,19 +22,31 @@ import torch
 from torch import Tensor
 
 from crispseg.ops.semantic_difference.form import Form
-from crispseg.ops.semantic_difference.tiles import Tile
 
 SOURCE = Path(__file__).with_name("differences.c")
+HEADERS = SOURCE.with_name("tiles.h"), SOURCE.with_name("products.h")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 BUILD_SECONDS = 30
 PIXELS = 512
 """About how many pixels a thread works on at a time: D of a few channels then fits into a core's own cache."""
+COLUMNS = 128
+"""The widest tile: so few rows of a wider one would fit that most of its elementwise work were at borders."""
+LINE = 32
+"""Tiles of a wider map begin at multiples of this: as many pixels as lie together in ``products.h``."""
+DEPTH = 256
+"""Rows of D (channels · taps) at a time."""
+CHANNELS = 8
+"""The least channels of a thread in backward; every thread reads all of ∂y."""
 
 
-class _Part(ctypes.Structure):
+class _Tensor(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), ("stride", ctypes.c_long * 4))
+
+
+class _Form(ctypes.Structure):
     _fields_ = (
-        *((n, ctypes.c_long) for n in ("images", "channels", "height", "width", "top", "rows")),
-        *((n, ctypes.c_long) for n in ("radius", "half", "contrast")),
+        *((n, ctypes.c_long) for n in ("images", "channels", "height", "width", "groups", "outputs", "radius", "half")),
+        *((n, ctypes.c_long) for n in ("contrast", "rows", "columns", "slice")),
         ("offsets", ctypes.POINTER(ctypes.c_long)),
     )
 
@@ -56,21 +68,22 @@ def serves(u: Tensor, v: Tensor, form: Form) -> bool:
 
 def add_product(u: Tensor, v: Tensor, scale: Tensor | None, taps: Tensor, y: Tensor, fresh: bool, form: Form) -> None:
     """y += W · D, or y = W · D where ``fresh``; taps of W (groups, outputs, channels, k²), y contiguous per image."""
-    built, λ = _built(), _per_channel(scale, u)
-    images, _, height, width = u.shape
-    bands = max(1, height * width // PIXELS, torch.get_num_threads() // images)
-    part = _part(u, 0, -(-height // bands), form)
-    numbers = (ctypes.c_long(n) for n in (y.stride(0), *taps.shape[:2], fresh))
-    built.forward(*_map(u), *_map(v), _pointer(λ), *_map(taps), _pointer(y), *numbers, part)
+    λ, maps = _per_channel(scale, u), [_tensor(x) for x in (u, v, taps, y)]
+    pixels = min(PIXELS, -(-u.shape[0] * u.shape[2] * u.shape[3] // torch.get_num_threads()))
+    part = _form(u, taps, pixels, DEPTH // (2 * len(form.half)), form)
+    _built().forward(*maps[:2], _pointer(λ), *maps[2:], ctypes.c_long(fresh), part)
 
 
-def adjoint(
-    u: Tensor, v: Tensor, scale: Tensor | None, D: Tensor, du: Tensor, dv: Tensor, tile: Tile, form: Form
+def backward(
+    g: Tensor, u: Tensor, v: Tensor, scale: Tensor | None, taps: Tensor, out: tuple[Tensor, Tensor, Tensor], form: Form
 ) -> None:
-    """As in ``differences.py``."""
-    u, v, du, dv = (x[tile.images] for x in (u, v, du, dv))
-    built, λ, part = _built(), _per_channel(scale, u), _part(u, tile.top, tile.bottom, form)
-    built.adjoint(*_map(u), *_map(v), _pointer(λ), _pointer(D), *_map(du), *_map(dv), part)
+    """Add to ``out``, which are ∂u, ∂v and the taps of ∂W, for g = ∂loss/∂y; taps as above."""
+    λ, maps = _per_channel(scale, u), [_tensor(x) for x in (g, u, v, taps, *out)]
+    channels = max(CHANNELS, -(-u.shape[1] // torch.get_num_threads()))  # of a thread, to be cut in equal slices
+    slices = -(-channels * 2 * len(form.half) // DEPTH)
+    part = _form(u, taps, PIXELS, -(-channels // slices), form)
+    together = max(1, PIXELS // (u.shape[2] * u.shape[3]))
+    _built().backward(*maps[:3], _pointer(λ), *maps[3:], ctypes.c_long(together), part)
 
 
 def _built() -> ctypes.CDLL:
@@ -88,15 +101,19 @@ def _pointer(x: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
-def _map(x: Tensor) -> tuple[ctypes.c_void_p, Any]:
-    return _pointer(x), (ctypes.c_long * 4)(*x.stride())
+def _tensor(x: Tensor) -> Any:
+    return ctypes.byref(_Tensor(x.data_ptr(), (ctypes.c_long * 4)(*x.stride())))
 
 
-def _part(u: Tensor, top: int, bottom: int, form: Form) -> Any:
-    images, channels, height, width = u.shape
+def _form(u: Tensor, taps: Tensor, pixels: int, channels: int, form: Form) -> Any:
+    """The form with tiles of about so many ``pixels`` and, of a group, slices of at most so many ``channels``."""
+    height, width = u.shape[2:]
+    columns = width if width <= COLUMNS else -(-width // -(-width // COLUMNS) // LINE) * LINE
+    bands = -(-height // max(1, pixels // columns))
     steps = [step for offset in form.half for step in offset]
-    numbers = images, channels, height, width, top, bottom - top, form.radius, len(form.half), form.contrast
-    return ctypes.byref(_Part(*numbers, (ctypes.c_long * len(steps))(*steps)))
+    numbers = *u.shape, *taps.shape[:2], form.radius, len(form.half), form.contrast, -(-height // bands), columns
+    slice_ = max(1, min(channels, taps.shape[2]))
+    return ctypes.byref(_Form(*numbers, slice_, (ctypes.c_long * len(steps))(*steps)))
 
 
 @functools.cache
@@ -113,7 +130,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
 
 def _build(compiler: str) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=BUILD_SECONDS)
-    parts = (SOURCE.read_text(), version.stdout, " ".join(FLAGS), _processor())
+    parts = (*(file.read_text() for file in (SOURCE, *HEADERS)), version.stdout, " ".join(FLAGS), _processor())
     name = f"differences-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crispseg"
     try:

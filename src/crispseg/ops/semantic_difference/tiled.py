@@ -51,7 +51,11 @@ def backward(
     """Return ∂u, ∂v, ∂W and ∂λ for g = ∂loss/∂y."""
     du, dv = torch.zeros_like(u), torch.zeros_like(v)
     dweight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-    for chunk in chunks(weight, form) if form.half and u.numel() else ():
+    any_work = form.half and u.numel()
+    if any_work and form.native:
+        taps, dtaps = (x.unflatten(0, (form.groups, -1)).flatten(3) for x in (weight, dweight))
+        native.backward(g, u, v, scale, taps, (du, dv, dtaps), form)
+    for chunk in chunks(weight, form) if any_work and not form.native else ():
         W = chunk.weight(weight, form).to(accumulation_type(weight.dtype))
         inputs = _of_chunk(chunk, u, v, scale, form)
         gradients = _of_chunk(chunk, du, dv, None, form)[:2]
@@ -61,7 +65,7 @@ def backward(
             dy = W.new_empty(g_tile.shape).copy_(g_tile).view(*W.shape[:2], -1)
             D = product(W.mT, dy)  # ∂D; the stage then puts D in its place
             taps = D.view(inputs[0].shape[1], -1, *g_tile.shape[1:])
-            (native.adjoint if form.native else adjoint)(*inputs, taps, *gradients, tile, form)
+            adjoint(*inputs, taps, *gradients, tile, form)
             dW += product(dy, D.mT)
             del D, taps
         chunk.place(dW, dweight, form)
