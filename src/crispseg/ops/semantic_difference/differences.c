@@ -81,15 +81,13 @@ static void pack(const Tensor *W, long group, long first, long last, float *pack
 
 /* The same, for the product with W transposed: in blocks of OUTPUTS rows of D. */
 static void pack_transposed(const Tensor *W, long group, long first, long last, float *packed, const Form *f) {
-    long taps = 2 * f->half, rows = (last - first) * taps;
-    memset(packed, 0, sizeof(float) * round_up(rows, OUTPUTS) * f->outputs);
-    for (long o = 0; o < f->outputs; o++) {
+    long taps = 2 * f->half;
+    memset(packed, 0, sizeof(float) * round_up((last - first) * taps, OUTPUTS) * f->outputs);
+    for (long o = 0; o < f->outputs; o++, packed += OUTPUTS) {
         const float *row = W->at + group * W->stride[0] + o * W->stride[1] + first * W->stride[2];
-        for (long k = 0; k < rows; k++) {
-            long tap = k % taps;
-            packed[(k / OUTPUTS * f->outputs + o) * OUTPUTS + k % OUTPUTS] =
-                row[k / taps * W->stride[2] + (tap + (tap >= f->half)) * W->stride[3]];
-        }
+        for (long c = first, k = 0; c < last; c++, row += W->stride[2])
+            for (long tap = 0; tap < taps; tap++, k++)
+                packed[k / OUTPUTS * f->outputs * OUTPUTS + k % OUTPUTS] = row[(tap + (tap >= f->half)) * W->stride[3]];
     }
 }
 
@@ -177,6 +175,7 @@ void backward(const Tensor *dy, const Tensor *u, const Tensor *v, const float *l
                         float sum[ROWS][COLUMNS];
                         float *at = dW->at + group * dW->stride[0] + o * dW->stride[1] +
                                     (first + k / taps) * dW->stride[2];
+                        for (long j = 0; j < COLUMNS; j++) __builtin_prefetch(at + j * dW->stride[1]);
                         pixel_product(D + k * PIXELS, room, g + o * PIXELS, wide, n, sum);
                         for (long j = 0; j < COLUMNS && o + j < f->outputs; j++, at += dW->stride[1])
                             for (long i = 0, tap = k % taps; i < ROWS; i++, tap++)
