@@ -6,6 +6,7 @@ Not here: the comparison with other operators (``benchmarks.operator``).
 """
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -15,13 +16,15 @@ import torch.nn.functional as F
 from benchmarks.measure import interleaved, medians, save
 from benchmarks.operator import both, forward, inputs
 from benchmarks.rivals import OPERATORS, ours
-from crispseg.ops.semantic_difference import tiles
+from crispseg.ops.semantic_difference import native, tiles
 from crispseg.ops.semantic_difference.products import product
 
 SHAPES = ((2, 64, 128, 128), (1, 256, 128, 128), (2, 512, 32, 32))
 PARTS = {
-    **{f"compiled, tiles of 2^{n} numbers": ("ELEMENTS", 2**n) for n in (19, 21)},
-    **{f"compiled, chunks of {n} channels": ("CHANNELS", n) for n in (64, 256)},
+    **{f"compiled, tiles of {n} pixels": (native, "PIXELS", n) for n in (256, 1024)},
+    **{f"compiled, tiles of {n} columns": (native, "COLUMNS", n) for n in (64, 512)},
+    **{f"compiled, {n} rows of D": (native, "DEPTH", n) for n in (128, 512)},
+    **{f"compiled, forward in chunks of {n} channels": (tiles, "CHANNELS", n) for n in (64, 256)},
 }
 
 
@@ -49,9 +52,9 @@ def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     for name, operator in operators.items():
         rivals[name, "f"] = lambda operator=operator: forward(operator, tensors)
         rivals[name, "fb"] = lambda operator=operator: both(operator, tensors, g)
-    for name, (size, value) in PARTS.items():
+    for name, part in PARTS.items():
         for kind in ("f", "fb"):
-            rivals[name, kind] = _with(size, value, rivals["compiled", kind])
+            rivals[name, kind] = _with(*part, rivals["compiled", kind])
     found = medians(interleaved(rivals, seconds=seconds, least=3))
     names = dict.fromkeys(name for name, _ in rivals)
     return [
@@ -60,9 +63,9 @@ def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     ]
 
 
-def _with(size: str, value: int, call: Callable[[], object]) -> Callable[[], object]:
+def _with(module: ModuleType, size: str, value: int, call: Callable[[], object]) -> Callable[[], object]:
     def run() -> object:
-        with mock.patch.object(tiles, size, value):
+        with mock.patch.object(module, size, value):
             return call()
 
     return run
