@@ -20,12 +20,13 @@ CLASSES = 5
 
 @dataclass(frozen=True)
 class System:
-    """One system at its smallest: what to build, and the learning rate at which it overfits four images."""
+    """One system at its smallest: what to build, and the rate and the steps with which it overfits four images."""
 
     encoder: str
     decoder: str
     options: dict[str, Any] = field(default_factory=dict)
     lr: float = 3e-3
+    steps: int = 100
 
     def build(self, neck: str = "sdn", seed: int = 0, **options: Any):
         torch.manual_seed(seed)
@@ -46,7 +47,9 @@ SYSTEMS = [
     System(
         "test_resnet", "mask2former", {"decoder_channels": 64, "decoder_options": MASKS | {"train_num_points": 512}}
     ),
-    System("test_resnet", "maskformer", {"decoder_channels": 64, "decoder_options": MASKS}, lr=3e-4),
+    System(
+        "test_resnet", "maskformer", {"decoder_channels": 64, "decoder_options": MASKS | {"dropout": 0.0}}, 1e-3, 200
+    ),
     System("test_vit", "dpt", {"decoder_channels": 32}),
     System("test_resnet", "segformer", {"decoder_channels": 32}),
     System("test_resnet", "upernet", {"decoder_channels": 32}),
@@ -68,6 +71,11 @@ def scenes(count=4, size=64):
     images = colours[labels].permute(0, 3, 1, 2) + 0.02 * torch.randn(count, 3, size, size, generator=generator)
     labels[:, :2] = 255
     return images.clamp(0, 1), labels
+
+
+def spread(logits):
+    """How far a pixel's logits lie from their mean over the classes, which no softmax sees: what may differ, scales."""
+    return (logits - logits.mean(1, keepdim=True)).std().item()
 
 
 @every_system
@@ -97,7 +105,7 @@ def test_in_eval_an_image_has_one_answer_alone_or_in_a_batch(system):
         assert torch.equal(model(images), logits)
         assert torch.equal(model(images, aux=True)[0], logits)
         alone = model(images[1:2])
-    assert (alone - logits[1:2]).abs().max() < 1e-4 * logits.abs().max()
+    torch.testing.assert_close(alone, logits[1:2], rtol=1e-6, atol=2e-5 * spread(logits))
 
 
 @every_system
@@ -149,7 +157,7 @@ def test_in_bf16_the_logits_are_nearly_the_same_and_the_step_is_finite(system):
         exact = model(images)
         with torch.autocast("cpu", torch.bfloat16):
             mixed = model(images)
-    assert (mixed.float() - exact).norm() < 0.1 * exact.norm()
+    assert spread(mixed.float() - exact) < 0.05 * spread(exact)
     with torch.autocast("cpu", torch.bfloat16):
         loss = model.train().loss(*model(images, aux=True), labels, Criterion())
     loss.backward()
@@ -171,7 +179,7 @@ def test_compiled_or_exported_the_logits_are_the_same(system, way):
             other = torch.compile(model, fullgraph=True)
         else:
             other = torch.export.export(model, (images,)).module()
-        assert (other(images) - expected).abs().max() < 1e-4 * expected.abs().max()
+        torch.testing.assert_close(other(images), expected, rtol=1e-5, atol=1e-4 * spread(expected))
 
 
 @pytest.mark.slow
@@ -180,7 +188,7 @@ def test_it_overfits_four_images(system):
     model = system.build().train()
     images, labels = scenes(size=128)
     optimizer = torch.optim.AdamW(model.parameters(), lr=system.lr)
-    for _ in range(100):
+    for _ in range(system.steps):
         logits, others = model(images, aux=True)
         if (logits.argmax(1) == labels)[labels != 255].float().mean() > 0.95:
             return
@@ -188,4 +196,4 @@ def test_it_overfits_four_images(system):
         model.loss(logits, others, labels, Criterion()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-    pytest.fail("after 100 steps more than 5 % of the pixels it was trained on are wrong")
+    pytest.fail(f"after {system.steps} steps more than 5 % of the pixels it was trained on are wrong")

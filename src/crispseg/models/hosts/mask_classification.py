@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from crispseg.errors import UsageError
 from crispseg.models.decoders import Criterion
@@ -118,7 +118,8 @@ class MaskFormerDecoder(MaskDecoder):
     """MaskFormer: a feature pyramid whose finest map is compared with queries that have seen the deepest one.
 
     ``options`` are fields of ``transformers.MaskFormerDetrConfig``: ``num_queries``, ``decoder_layers``, ….
-    In training every layer of queries is supervised, as in the paper (in transformers the last alone, by default).
+    In training every layer of queries is supervised, as in the paper (in transformers the last alone, by default). The
+    first layer starts with a random bias, where the authors have zeros.
     Source: Cheng, Schwing, Kirillov, NeurIPS 2021; the modules are those of transformers.
     """
 
@@ -136,7 +137,11 @@ class MaskFormerDecoder(MaskDecoder):
             backbone_config=small,
             decoder_config=library.configure(hf.MaskFormerDetrConfig, options, **own),
         )
-        return hf.MaskFormerForInstanceSegmentation(config)
+        host = hf.MaskFormerForInstanceSegmentation(config)
+        # Queries come in as zeros: this bias is all that the first layer norm sees. Were it zero too, the norm's slope
+        # would be 1/√ε = 316, and of all other gradients clipping would leave nothing.
+        nn.init.normal_(host.model.transformer_module.decoder.layers[0].self_attn.o_proj.bias)
+        return host
 
     def mask_loss(self) -> MaskLoss:
         config = self.host.config
