@@ -165,6 +165,20 @@ def test_the_compiled_form_on_maps_larger_than_a_tile(monkeypatch):
         assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", dilation=dilation, groups=groups)
 
 
+@needs_compiler
+@pytest.mark.parametrize("where", [0, 1])
+def test_what_is_no_number_stays_in_its_image(where):
+    """Small images are worked on together, in the same buffers. ``where``: in u or in v."""
+    sound = draw(batch=3, dtype=torch.float32)
+    spoilt = [x.detach().clone().requires_grad_() if isinstance(x, Tensor) else x for x in sound]
+    with torch.no_grad():
+        spoilt[where][0] = torch.nan
+    maps = answers("native", sound)[:3], answers("native", spoilt)[:3]
+    assert maps[1][0][0].isnan().all()
+    for before, after in zip(*maps):
+        assert torch.equal(before[1:], after[1:])
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("similarity", NAMES)
 def test_half_precision_is_nearer_to_the_truth_than_the_reference(similarity, dtype):
