@@ -67,8 +67,8 @@ def weighted_bce(logits: Tensor, boundary: Tensor, counts: Tensor) -> Tensor:
 
         L = 1/N · Σ_p w_p · BCE(z_p, b_p),   w_p = N_0 / N where b_p = 1, N_1 / N where b_p = 0
 
-    logits, boundary and counts: (B, H, W); N = N_0 + N_1 pixels count. Source: PIDNet, arXiv 2206.02066, section 3.5,
-    after Xie and Tu: Holistically-Nested Edge Detection, ICCV 2015, equation 2.
+    logits, boundary and counts: (B, H, W); N = N_0 + N_1 pixels count. Source: PIDNet, arXiv 2206.02066, l₁,
+    after Xie and Tu: Holistically-Nested Edge Detection, ICCV 2015.
     """
     ones, zeros = boundary & counts, ~boundary & counts
     n = counts.sum().clamp(min=1)

@@ -1,6 +1,6 @@
 """Context at stride 64: pyramid pooling in parallel (PAPPM, PIDNet-S and -M) or one scale after another (DAPPM, -L).
 
-Source: DAPPM: Hong, Pan, Sun, Jia: DDRNet, arXiv 2101.06085, section 3.3; PAPPM: PIDNet, arXiv 2206.02066, section 3.3.
+Source: DAPPM: Hong, Pan, Sun, Jia: DDRNet, arXiv 2101.06085; PAPPM: PIDNet, arXiv 2206.02066.
 Not here: the layers before and after it (``encoder``).
 """
 

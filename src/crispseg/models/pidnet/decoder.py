@@ -34,7 +34,7 @@ class PIDNetDecoder(FusedDecoder):
 
     References
     ----------
-    PIDNet, arXiv 2206.02066, sections 3.4 and 3.5.
+    PIDNet, arXiv 2206.02066: Bag, and the losses l₀ to l₃.
 
     Examples
     --------
@@ -70,8 +70,8 @@ class PIDNetDecoder(FusedDecoder):
             L = λ₀ l(z_P, y) + λ₁ wBCE(z_D, ∂y) + λ₂ l(z, y) + λ₃ l(z, y where sigmoid(z_D) > 0.8)
 
         l: the criterion (the authors' is OHEM); λ₀ = ``aux_weight`` (theirs 0.4), λ₁ = 20, λ₂ = λ₃ = 1; ∂y:
-        :func:`boundary_target`. All logits at the size of target (B, H, W). Source: section 3.5; the authors take
-        plain cross-entropy for z_P, here it is the criterion too.
+        :func:`boundary_target`. All logits at the size of target (B, H, W). Source: the paper's l₀ to l₃; for z_P
+        the authors take plain cross-entropy, here it is the criterion too.
         """
         detail, edge, *more = others
         boundary, counts = boundary_target(target, criterion.ignore_index)

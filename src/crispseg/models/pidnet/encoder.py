@@ -1,7 +1,7 @@
 """PIDNet's three branches: P keeps detail at stride 8, I gathers context down to stride 64, D finds boundaries.
 
 Source: Xu, Xiong, Bhattacharyya: PIDNet: A Real-time Semantic Segmentation Network Inspired by PID Controllers, CVPR
-2023, arXiv 2206.02066, figure 4 and the table of its instantiation (appendix). Names of submodules are those of the
+2023, arXiv 2206.02066, and the table of its instantiation in the authors' README. Names of submodules are those of the
 published checkpoints: ``layerN`` is I, ``layerN_`` is P, ``layerN_d`` is D.
 
 Not here: what joins the branches at the end (``decoder``), reading weights (``weights``).
@@ -32,7 +32,7 @@ class Size:
     light: bool  # PAPPM, Light-Bag and a narrow D branch; else DAPPM, Bag and a wide one
 
 
-# As in the authors' code. The paper's table counts 34.4 M parameters for M: that is 4 late blocks, their code has 3.
+# As in the authors' code and README. The paper's comparison counts 34.4 M parameters for M: those of 4 late blocks.
 SIZES = {
     "pidnet_s": Size(width=32, early=2, late=3, context=96, light=True),
     "pidnet_m": Size(width=64, early=2, late=3, context=96, light=True),

@@ -1,6 +1,6 @@
 """How PIDNet's branches meet: Pag lends P what I knows, Bag takes P at boundaries and I inside regions.
 
-Source: Xu, Xiong, Bhattacharyya: PIDNet, CVPR 2023, arXiv 2206.02066, sections 3.2 (Pag) and 3.4 (Bag, Light-Bag).
+Source: Xu, Xiong, Bhattacharyya: PIDNet, CVPR 2023, arXiv 2206.02066: Pag, Bag and Light-Bag.
 Not here: the branches themselves (``encoder``).
 """
 
