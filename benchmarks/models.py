@@ -1,10 +1,12 @@
 """How fast every system is: inference of one image, with and without the neck, and beside its authors' code.
 
-    python -m benchmarks.models --only hrnet [--size 360 480] [--authors DIR]
+    python -m benchmarks.models --only hrnet [--size 360 480] [--authors DIR] [--seconds 20]
     python -m benchmarks.models --table     # writes the table in docs/performance.md, from the results
 
-Every network takes an image and gives logits at its size; ours also normalise. A row takes the place of an older one of
-the same system, size and machine in ``results/models.json``. DIR is as for ``pytest --authors``.
+Every network takes an RGB image in [0, 1] and gives logits at its size: normalising and resizing, which the authors do
+outside of their networks, are timed for theirs as for ours. Each is called once untimed and then in turns, ``--least``
+times or more, until ``--seconds`` are over. A row takes the place of an older one of the same system, encoder, size and
+machine in ``results/models.json``, so a long measurement can be done in slices. DIR is as for ``pytest --authors``.
 
 Not here: what the neck costs in training (``benchmarks.neck``).
 """
@@ -27,8 +29,8 @@ from experiments.table import replace_table
 
 # decoder: timm's name of the encoder
 SYSTEMS = {
-    "fcn": "resnet50",
-    "semantic_fpn": "resnet50",
+    "fcn": "tf_efficientnet_lite0",
+    "semantic_fpn": "tf_efficientnet_lite0",
     "segmenter_linear": "vit_tiny_patch16_384",
     "segmenter_mask": "vit_tiny_patch16_384",
     "hrnet": "hrnet_w18",
@@ -44,7 +46,7 @@ SIZES = [(360, 480), (1024, 2048)]
 Row = dict[str, Any]
 
 
-def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: float) -> Row:
+def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: float, least: int) -> Row:
     """One row: medians in milliseconds, of each network that there is."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,12 +57,24 @@ def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: flo
     }
     theirs = authors.network(root, decoder) if root else None
     if theirs is not None:
-        networks["authors"] = theirs
+        networks["authors"] = nn.Sequential(Normalise(networks["none"]), theirs)
     calls = {name: _call(network.to(device), images) for name, network in networks.items()}
-    found = medians(interleaved(calls, seconds=seconds, least=2))
+    found = medians(interleaved(calls, seconds=seconds, least=least))
     where = {key: stamp()[key] for key in ("commit", "date", "processor", "threads", "gpu", "torch")}
     return {"encoder": SYSTEMS[decoder], "decoder": decoder, "size": list(size),
             "ms": {name: 1e3 * value for name, value in found.items()}, **where}  # fmt: skip
+
+
+class Normalise(nn.Module):
+    """An image as ``ours`` normalises it, and as cheaply."""
+
+    def __init__(self, ours: Any) -> None:
+        super().__init__()
+        self.register_buffer("mean", ours.mean)
+        self.register_buffer("std", ours.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean).div_(self.std)
 
 
 def _call(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
@@ -79,7 +93,7 @@ def _call(network: nn.Module, images: Tensor) -> Callable[[], Tensor]:
 def keep(row: Row) -> None:
     """Put ``row`` into the results."""
     rows, _ = read("models")
-    same = ("decoder", "size", "processor", "gpu")
+    same = ("encoder", "decoder", "size", "processor", "gpu")
     rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
     order = list(SYSTEMS)
     rows.sort(key=lambda r: (str(r["gpu"]), order.index(r["decoder"]), r["size"]))
@@ -109,6 +123,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2)
     parser.add_argument("--authors", type=Path)
     parser.add_argument("--seconds", type=float, default=20.0, help="timing budget a system and size")
+    parser.add_argument("--least", type=int, default=3, help="calls of each network, however long they take")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
@@ -116,7 +131,7 @@ def main() -> None:
         return
     for decoder in options.only:
         for size in [tuple(options.size)] if options.size else SIZES:
-            row = measure(decoder, size, options.authors, options.seconds)
+            row = measure(decoder, size, options.authors, options.seconds, options.least)
             print(row["decoder"], row["size"], row["ms"], flush=True)
             keep(row)
 
