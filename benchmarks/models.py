@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 
 def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: float, least: int) -> Row:
-    """One row: medians in milliseconds, of each network that there is."""
+    """One row: medians in milliseconds, of each network that there is, and of how many calls."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images = torch.rand(1, 3, *size, device=device)
@@ -59,10 +59,11 @@ def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: flo
     if theirs is not None:
         networks["authors"] = nn.Sequential(Normalise(networks["none"]), theirs)
     calls = {name: _call(network.to(device), images) for name, network in networks.items()}
-    found = medians(interleaved(calls, seconds=seconds, least=least))
+    times = interleaved(calls, seconds=seconds, least=least)
     where = {key: stamp()[key] for key in ("commit", "date", "processor", "threads", "gpu", "torch")}
     return {"encoder": SYSTEMS[decoder], "decoder": decoder, "size": list(size),
-            "ms": {name: 1e3 * value for name, value in found.items()}, **where}  # fmt: skip
+            "calls": len(times["none"]),
+            "ms": {name: 1e3 * value for name, value in medians(times).items()}, **where}  # fmt: skip
 
 
 class Normalise(nn.Module):
