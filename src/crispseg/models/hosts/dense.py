@@ -27,7 +27,9 @@ class DPTDecoder(HostDecoder):
     ) -> Any:
         own = {"neck_hidden_sizes": in_channels, "fusion_hidden_size": channels, "num_labels": num_classes}
         small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
-        return hf.DPTForSemanticSegmentation(library.configure(hf.DPTConfig, options, **own, **small))
+        host = hf.DPTForSemanticSegmentation(library.configure(hf.DPTConfig, options, **own, **small))
+        library.restart(host)
+        return host
 
     def cut(self, host: Any) -> None:
         del host.dpt

@@ -56,6 +56,7 @@ class DPTEncoder(nn.Module):
             hf.DPTConfig(hidden_size=width, neck_hidden_sizes=self.channels, use_auxiliary_head=False, **small)
         )
         self.reassemble = host.neck.reassemble_stage
+        library.restart(self.reassemble)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the maps (B, C_i, H / stride_i, W / stride_i) of a normalised image (B, 3, H, W)."""
