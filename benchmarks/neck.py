@@ -2,7 +2,8 @@
 
     python -m benchmarks.neck     # writes benchmarks/results/neck.json
 
-``conv`` is the same neck with a plain 3×3 convolution in the operator's place: the rest of the neck's cost.
+``conv`` is the same neck with a plain 3×3 convolution in the operator's place: the rest of the neck's cost. ``width=128``
+works in 128 channels where maps are wider.
 
 Not here: the operator by itself (``benchmarks.operator``).
 """
@@ -18,7 +19,12 @@ from benchmarks.measure import interleaved, medians, save
 from crispseg import build_model
 
 SYSTEMS = (("resnet50", "fcn"), ("resnet50", "semantic_fpn"), ("tf_efficientnet_lite0", "semantic_fpn"))
-NECKS = ("none", "conv", "sdn")
+NECKS: dict[str, dict[str, Any]] = {
+    "none": {"neck": "none"},
+    "conv": {"neck": "conv"},
+    "sdn": {"neck": "sdn"},
+    "sdn, width=128": {"neck": "sdn", "neck_options": {"width": 128}},
+}
 CLASSES = 19
 
 
@@ -42,8 +48,8 @@ def measure(encoder: str, decoder: str, size: int, seconds: float) -> list[dict[
     torch.manual_seed(0)
     images, labels = torch.rand(2, 3, size, size), torch.randint(CLASSES, (2, size, size))
     calls = {}
-    for neck in NECKS:
-        model = build_model(encoder, decoder, CLASSES, neck=neck, pretrained=False)
+    for neck, options in NECKS.items():
+        model = build_model(encoder, decoder, CLASSES, pretrained=False, **options)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
         calls[neck, "forward"] = lambda model=model: forward(model, images[:1])
         calls[neck, "step"] = lambda model=model, optimizer=optimizer: training_step(model, optimizer, images, labels)
