@@ -2,8 +2,8 @@
 
     python -m benchmarks.neck     # writes benchmarks/results/neck.json
 
-``conv`` is the same neck with a plain 3×3 convolution in the operator's place: the rest of the neck's cost. ``width=128``
-works in 128 channels where maps are wider.
+``conv`` is the same neck with a plain 3×3 convolution in the operator's place: the rest of the neck's cost. With
+``width=128`` maps that are wider are worked on in 128 channels.
 
 Not here: the operator by itself (``benchmarks.operator``).
 """
