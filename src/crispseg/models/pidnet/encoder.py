@@ -128,12 +128,12 @@ class PIDNetEncoder(nn.Module):
 
         x = _relu(self.layer3(x))
         early_p = p = _relu(self.pag3(p, self.compression3(x)))
-        d = _relu(d + to_grid(self.diff3(x), d))
+        d = _relu(d.add_(to_grid(self.diff3(x), d)))
 
         x = _relu(self.layer4(x))
         p = _relu(self.pag4(self.layer4_(p), self.compression4(x)))
         d = self.layer4_d(d)
-        early_d = d = _relu(d + to_grid(self.diff4(x), d))
+        early_d = d = _relu(d.add_(to_grid(self.diff4(x), d)))
 
         p, d = self.layer5_(p), self.layer5_d(d)
         i = to_grid(self.spp(self.layer5(x)), p)

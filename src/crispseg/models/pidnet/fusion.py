@@ -49,4 +49,4 @@ class LightBag(nn.Module):
 
     def forward(self, p: Tensor, i: Tensor, d: Tensor) -> Tensor:
         b = torch.sigmoid(d)
-        return self.conv_p(torch.addcmul(p, 1 - b, i)) + self.conv_i(torch.addcmul(i, b, p))
+        return self.conv_p(torch.addcmul(p, 1 - b, i)).add_(self.conv_i(torch.addcmul(i, b, p)))
