@@ -2,6 +2,7 @@
 
     python -m experiments.table controls solver        # writes them into docs/results.md
     python -m experiments.table controls --split val --columns classes
+    python -m experiments.table place --first controls/none        # with a row of another study
     python -m experiments.table --differences comparison/compare.json controls-none   # what crispseg compare wrote
 
 A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
@@ -148,6 +149,7 @@ def main() -> None:
     parser.add_argument("studies", nargs="+")
     parser.add_argument("--split", default="test", choices=("test", "val"))
     parser.add_argument("--columns", default="means", choices=("means", "classes", "anatomy"))
+    parser.add_argument("--first", metavar="STUDY/ROW", help="a row of another study, above all others")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--differences", type=Path, metavar="FILE", help="a compare.json; the name is the comparison's")
@@ -161,6 +163,9 @@ def main() -> None:
         return
     for study in arguments.studies:
         rows = read_results(arguments.results / study)
+        if arguments.first:
+            other, row = arguments.first.split("/")
+            rows = {row: read_results(arguments.results / other)[row], **rows}
         fixed = {"means": COLUMNS, "anatomy": ANATOMY}
         text = table(rows, arguments.split, fixed.get(arguments.columns) or classes(rows, arguments.split))
         print(text)

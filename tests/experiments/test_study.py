@@ -59,6 +59,10 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     page.write_text("<!-- table does_it_help-val-anatomy -->\n<!-- /table -->\n")
     carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, "--columns", "anatomy", "--split", "val")
     assert "| row | seeds | wrong pixels | displaced |" in page.read_text()
+    page.write_text("<!-- table does_it_help -->\n<!-- /table -->\n")
+    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, "--first", "does_it_help/none")
+    names = [line.split(" | ")[0] for line in page.read_text().splitlines() if line.startswith("|")][2:]
+    assert names == ["| none", "| sdn"]
     both = [
         json.loads((tmp_path / "results" / "does_it_help" / f"none-s{s}.json").read_text())["results"]["test"]["miou"]
         for s in (0, 1)
