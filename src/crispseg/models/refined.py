@@ -49,30 +49,26 @@ class RefinedDecoder(Decoder):
         self.detach_guide = detach_guide
         self.sdn = SemanticDiffusion(decoder.channels, decoder.num_classes, **options)
         self.head = copy.deepcopy(decoder.head)
+        self.own = slice(0 if detail is None else 1, None)  # the maps that the decoder reads
         self.lateral = None
         if detail is not None:
             self.lateral = nn.Conv2d(detail, decoder.channels, 1, bias=False)
             nn.init.zeros_(self.lateral.weight)
 
-    def split(self, maps: Sequence[Tensor]) -> tuple[Tensor | None, Sequence[Tensor]]:
-        """Return E, if there is one, and the maps that the decoder reads."""
-        return (None, maps) if self.lateral is None else (maps[0], maps[1:])
-
     def before(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return what SDN refines, (B, C, h, w), and the first head's logits (B, K, any, any)."""
-        detail, maps = self.split(maps)
-        fused = self.decoder.features(maps)
+        fused = self.decoder.features(maps[self.own])
         first = self.decoder.head(fused)
-        if detail is None or self.lateral is None:
-            return fused, first
-        return resize(fused, detail) + self.lateral(detail), first
+        if self.lateral is not None:
+            fused = resize(fused, maps[0]) + self.lateral(maps[0])
+        return fused, first
 
     def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the refined logits (B, K, H, W) on the grid of F, and those of all other heads."""
         fused, first = self.before(maps)
         guide = first.softmax(dim=1)
         refined = self.head(self.sdn(fused, guide.detach() if self.detach_guide else guide))
-        return refined, [first, *self.decoder.others(self.split(maps)[1])]
+        return refined, [first, *self.decoder.others(maps[self.own])]
 
     def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
         """Return the decoder's loss of the refined logits and, weighted, the loss of the first head's."""
