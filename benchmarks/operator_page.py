@@ -142,7 +142,9 @@ def plot(rows: list[Row], path: Path) -> None:
     plt.rcParams["svg.hashsalt"] = "crispseg"  # the same numbers give the same file
     axes = list(dict.fromkeys(row["axis"] for row in rows))
     index = {"C": 1, "H·W": 2, "k": 4, "B": 0}
-    figure, panels = plt.subplots(1, len(axes), figsize=(3 * len(axes), 2.8), layout="constrained", squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(axes), figsize=(3 * len(axes), 2.8), layout="constrained", sharey=True, squeeze=False
+    )
     for panel, axis in zip(panels[0], axes, strict=True):
         for name, label in (("conv2d", "F.conv2d"), ("auto", "semantic difference")):
             mine = [row for row in rows if row["axis"] == axis and row["operator"] == name]
