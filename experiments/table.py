@@ -9,7 +9,8 @@ A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -
 study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds
 of error. A comparison is kept as ``results/compare/NAME.json``, its table is ``compare-NAME``.
 
-Not here: training and evaluating (``experiments.study``), the interval of a difference (``crispseg compare``).
+Not here: training and evaluating (``experiments.study``), figures (``experiments.figure``), intervals of differences
+(``crispseg compare``).
 """
 
 import argparse
@@ -59,6 +60,15 @@ def read_results(folder: Path) -> dict[str, list[Result]]:
     for run in found:
         rows.setdefault(run["row"], []).append(run)
     return rows
+
+
+def rows_of(results: Path, study: str, first: str | None) -> dict[str, list[Result]]:
+    """The rows of a study, after ``first`` (STUDY/ROW), a row of another one, if given."""
+    rows = read_results(results / study)
+    if first is None:
+        return rows
+    other, row = first.split("/")
+    return {row: read_results(results / other)[row], **rows}
 
 
 def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable[[Result], float]]) -> str:
@@ -162,10 +172,7 @@ def main() -> None:
         replace_table(arguments.page, f"compare-{name}", differences(tree))
         return
     for study in arguments.studies:
-        rows = read_results(arguments.results / study)
-        if arguments.first:
-            other, row = arguments.first.split("/")
-            rows = {row: read_results(arguments.results / other)[row], **rows}
+        rows = rows_of(arguments.results, study, arguments.first)
         fixed = {"means": COLUMNS, "anatomy": ANATOMY}
         text = table(rows, arguments.split, fixed.get(arguments.columns) or classes(rows, arguments.split))
         print(text)

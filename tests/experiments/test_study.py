@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from crispseg import UsageError
-from experiments import study, table
+from experiments import figure, study, table
 
 
 @pytest.fixture
@@ -63,6 +63,10 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, "--first", "does_it_help/none")
     names = [line.split(" | ")[0] for line in page.read_text().splitlines() if line.startswith("|")][2:]
     assert names == ["| none", "| sdn"]
+    figures = ("--first", "does_it_help/none", "--figures", tmp_path)
+    carry_out(monkeypatch, figure, tmp_path, "does_it_help", *figures)
+    drawn = (tmp_path / "results_does_it_help.svg").read_text()
+    assert drawn.startswith("<?xml") and "trimap IoU minus none" in drawn
     both = [
         json.loads((tmp_path / "results" / "does_it_help" / f"none-s{s}.json").read_text())["results"]["test"]["miou"]
         for s in (0, 1)
@@ -105,3 +109,12 @@ def test_the_differences_of_a_comparison_are_a_table_and_are_kept(tmp_path, monk
     assert "| mIoU | +1.4 [−0.2, +3.0] |" in page.read_text()
     assert "on 233 images in 55 groups. One throw of the dice." in page.read_text()
     assert json.loads((tmp_path / "results" / "compare" / "x.json").read_text())["baseline"] == "none"
+
+
+def test_a_gain_is_taken_between_runs_of_the_same_seed():
+    def run(seed, value):
+        return {"seed": seed, "results": {"test": {"trimap_iou": {"1": value, "3": 2 * value}}}}
+
+    (found,) = figure.gains([run(0, 0.5), run(2, 0.9)], [run(1, 0.1), run(0, 0.25)], "test")
+    assert found == {"1": 0.25, "3": 0.5}
+    assert figure.means([found, {"1": 0.35, "3": 0.5}])[:2] == ([1, 3], [30.0, 50.0])
