@@ -6,8 +6,10 @@ import pytest
 import torch
 import yaml
 
+from crispseg.data import find_samples, read_image
 from crispseg.nn import SemanticDifferenceConv2d
-from experiments import responses, study
+from crispseg.runs import load_run
+from experiments import look, responses, study
 
 
 def test_s_is_low_where_the_guide_steps_and_one_elsewhere():
@@ -29,7 +31,7 @@ def test_an_operator_blind_to_the_guide_has_no_s():
 
 
 @pytest.mark.parametrize(("placement", "operators"), [("detail", 1), ("encoder", 4)])
-def test_the_command_measures_every_operator_of_a_run_and_writes_the_table(
+def test_the_commands_measure_and_show_every_operator_of_a_run(
     placement, operators, scenes, tmp_path, monkeypatch, capsys
 ):
     base = {
@@ -54,4 +56,17 @@ def test_the_command_measures_every_operator_of_a_run_and_writes_the_table(
         assert cells[3].endswith("×") and cells[4].endswith("×")
         assert (cells[5] == "–") == (cells[0] == "| why/conv")
     assert all(0.9 < float(cells[5]) <= 1 for cells in lines if cells[0] == "| why/sdn")
+
+    samples, _ = find_samples(scenes, "val")
+    image = read_image(samples[0].image)
+    classes, answers = look.answers(load_run(runs[0]), image)
+    assert classes.shape == image.shape[1:]
+    assert len(answers) == operators and answers == sorted(answers, key=torch.numel, reverse=True)
+    picture = tmp_path / "look.png"
+    monkeypatch.setattr(
+        sys, "argv", ["x", *runs, "--images", "0", "1", "--label-size", "32", "48", "--out", str(picture)]
+    )
+    look.main()
+    lines, columns = 4, 3
+    assert read_image(picture).shape == (3, lines * 180, columns * 240)
     capsys.readouterr()
