@@ -218,7 +218,7 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Data", f"{about['data']}; trained on {about['train_images']}, evaluated on {about['images']} images"),
         ("Training", f"{about['steps']} steps of {t['batch_size']} for each network, seed {about['seed']}"),
         ("Parameters", f"{about['parameters']['none']:,} without, {about['parameters']['sdn']:,} with SDN"),
-        ("Machine", f"{machine['processor']}, {machine['threads']} threads, torch {about['versions']['torch']}"),
+        ("Machine", f"{machine['processor']}, {machine['threads']} thread(s), torch {about['versions']['torch']}"),
         ("Time", f"{about['seconds']:.0f} s in all, {about['date']}"),
     ]
 
