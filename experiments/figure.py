@@ -46,10 +46,10 @@ def draw(rows: dict[str, list[Result]], split: str, path: Path) -> None:
     figure, (tolerance, band, gain) = plt.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
     for row, (name, runs) in enumerate(rows.items()):
         found = [run["results"][split] for run in runs]
-        ink = INK[row % len(INK)]
-        line(tolerance, name, ink, [result["boundary_f"] for result in found])
-        line(band, name, ink, [result["trimap_iou"] for result in found])
-        line(gain, name, ink, gains(runs, next(iter(rows.values())), split))
+        ink, label = INK[row % len(INK)], f"{name} ({len(runs)})"
+        line(tolerance, label, ink, [result["boundary_f"] for result in found])
+        line(band, label, ink, [result["trimap_iou"] for result in found])
+        line(gain, label, ink, gains(runs, next(iter(rows.values())), split))
     for panel, x, y in (
         (tolerance, "tolerance, px", "boundary F, %"),
         (band, "distance from a true border, px", "trimap IoU, %"),
@@ -57,17 +57,17 @@ def draw(rows: dict[str, list[Result]], split: str, path: Path) -> None:
     ):
         panel.set(xlabel=x, ylabel=y)
         panel.spines[["top", "right"]].set_visible(False)
-    band.legend(frameon=False, fontsize="small")
+    band.legend(frameon=False, fontsize="small", title="row (seeds)", title_fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
 
-def line(panel: Axes, name: str, ink: str, curves: Sequence[Curve]) -> None:
+def line(panel: Axes, label: str, ink: str, curves: Sequence[Curve]) -> None:
     """Draw one row: mean, and its deviation as a shade."""
     if curves:
         x, mean, deviation = means(curves)
-        panel.plot(x, mean, color=ink, marker="o", markersize=3, label=name)
+        panel.plot(x, mean, color=ink, marker="o", markersize=3, label=label)
         low, high = ([m + sign * d for m, d in zip(mean, deviation, strict=True)] for sign in (-1, 1))
         panel.fill_between(x, low, high, color=ink, alpha=0.15, linewidth=0)
         panel.set_xscale("log")
