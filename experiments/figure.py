@@ -5,10 +5,11 @@
 Left to right: boundary F against its tolerance; trimap IoU against the width of the band around true borders; the same
 minus the first row, seed by seed. Lines are means over the seeds, shades one standard deviation.
 
-Not here: tables (``experiments.table``), pictures of single images (``crispseg compare``).
+Not here: tables (``experiments.table``), pictures of single images (``experiments.look``).
 """
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from crispseg.report.curves import INK
 from experiments.table import HERE, Result, rows_of
 
-INK = ("#8a8f98", "#1c7ed6", "#2f9e44", "#9c36b5", "#e8590c", "#c2255c")
 Curve = dict[str, float]
 
 
@@ -44,16 +45,17 @@ def draw(rows: dict[str, list[Result]], split: str, path: Path) -> None:
     """Write the figure of a study's rows; the first one is the baseline."""
     plt.rcParams["svg.hashsalt"] = "crispseg"  # the same numbers give the same file
     figure, (tolerance, band, gain) = plt.subplots(1, 3, figsize=(10.5, 3.4), layout="constrained")
-    for row, (name, runs) in enumerate(rows.items()):
+    baseline = next(iter(rows))
+    for ink, (name, runs) in zip(itertools.cycle(INK), rows.items(), strict=False):
         found = [run["results"][split] for run in runs]
-        ink, label = INK[row % len(INK)], f"{name} ({len(runs)})"
+        label = f"{name} ({len(runs)})"
         line(tolerance, label, ink, [result["boundary_f"] for result in found])
         line(band, label, ink, [result["trimap_iou"] for result in found])
-        line(gain, label, ink, gains(runs, next(iter(rows.values())), split))
+        line(gain, label, ink, gains(runs, rows[baseline], split))
     for panel, x, y in (
         (tolerance, "tolerance, px", "boundary F, %"),
         (band, "distance from a true border, px", "trimap IoU, %"),
-        (gain, "distance from a true border, px", f"trimap IoU minus {next(iter(rows))}, points"),
+        (gain, "distance from a true border, px", f"trimap IoU minus {baseline}, points"),
     ):
         panel.set(xlabel=x, ylabel=y)
         panel.spines[["top", "right"]].set_visible(False)

@@ -56,6 +56,11 @@ def quantities(operator: nn.Module, u: Tensor, v: Tensor, y: Tensor) -> dict[str
     return found
 
 
+def operators(model: nn.Module) -> dict[str, SemanticDiffusion]:
+    """Every SDN of a network, by its name there; its ``operator`` is what answers."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, SemanticDiffusion)}
+
+
 @torch.no_grad()
 def measure(run: Path) -> dict[str, Any]:
     """The means of a trained run on its validation split, by operator."""
@@ -65,8 +70,8 @@ def measure(run: Path) -> dict[str, Any]:
         raise SystemExit(f"{run}: expected a network of crispseg's own, found {type(model).__name__}")
     data = trained.config.data
     samples, _ = find_samples(data.root, data.val_split, data.layout)
-    operators = {name: m for name, m in model.named_modules() if isinstance(m, SemanticDiffusion)}
-    sums: dict[str, Sums] = {name: {} for name in operators}
+    watched = operators(model)
+    sums: dict[str, Sums] = {name: {} for name in watched}
     truth: Tensor
 
     def watch(name: str) -> Any:
@@ -80,7 +85,7 @@ def measure(run: Path) -> dict[str, Any]:
 
         return hook
 
-    hooks = [m.operator.register_forward_hook(watch(name)) for name, m in operators.items()]
+    hooks = [m.operator.register_forward_hook(watch(name)) for name, m in watched.items()]
     dataset = SegmentationDataset(samples, trained.classes, size=data.size)
     for item in map(dataset.__getitem__, range(len(dataset))):
         label, image = item["label"].to(torch.uint8), item["image"][None]
@@ -92,7 +97,7 @@ def measure(run: Path) -> dict[str, Any]:
         model(image)
     for hook in hooks:
         hook.remove()
-    return {name: {**_means(sums[name]), "scale": _scale(module.operator)} for name, module in operators.items()}
+    return {name: {**_means(sums[name]), "scale": _scale(module.operator)} for name, module in watched.items()}
 
 
 def _means(sums: Sums) -> dict[str, float]:

@@ -61,12 +61,17 @@ def test_the_commands_measure_and_show_every_operator_of_a_run(
     image = read_image(samples[0].image)
     classes, answers = look.answers(load_run(runs[0]), image)
     assert classes.shape == image.shape[1:]
-    assert len(answers) == operators and answers == sorted(answers, key=torch.numel, reverse=True)
+    assert len(answers) == operators and answers == sorted(answers, key=lambda y: y[0].numel(), reverse=True)
     picture = tmp_path / "look.png"
     monkeypatch.setattr(
         sys, "argv", ["x", *runs, "--images", "0", "1", "--label-size", "32", "48", "--out", str(picture)]
     )
     look.main()
-    lines, columns = 4, 3
-    assert read_image(picture).shape == (3, lines * 180, columns * 240)
+    gap, lines, width = 6, 2 * (1 + operators), 48
+    drawn = read_image(picture)
+    assert drawn.shape[2] == 3 * width + 2 * gap and drawn.shape[1] > lines * 32
     capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["x", *runs, "--images", "1000"])
+    with pytest.raises(SystemExit):
+        look.main()
+    assert "--images: expected 0 to" in capsys.readouterr().err
