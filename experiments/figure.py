@@ -82,12 +82,13 @@ def main() -> None:
     parser.add_argument("studies", nargs="+")
     parser.add_argument("--split", default="test", choices=("test", "val"))
     parser.add_argument("--first", metavar="STUDY/ROW", help="a row of another study, the baseline")
+    parser.add_argument("--folder", type=Path, default=HERE / "studies", help="where the study files are")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     arguments = parser.parse_args()
     for study in arguments.studies:
         path = arguments.figures / f"results_{study}.svg"
-        draw(rows_of(arguments.results, study, arguments.first), arguments.split, path)
+        draw(rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first), arguments.split, path)
         print(path)
 
 

@@ -25,6 +25,7 @@ import yaml
 from crispseg import config as configs
 from crispseg.config import Config
 from crispseg.data import find_samples
+from crispseg.errors import nearest
 from crispseg.evaluation import run_maps, suite
 from crispseg.files import write_json
 from crispseg.runs import environment, load_run
@@ -83,7 +84,6 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
         result,
         {
             "row": row,
-            "order": list(study.rows).index(row),
             "seed": seed,
             "label_size": study.label_size,
             "config": configs.to_dict(run.config),
@@ -116,7 +116,12 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="likewise")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    for study in map(read_study, arguments.studies):
+    studies = [read_study(path) for path in arguments.studies]
+    known = [row for study in studies for row in study.rows]
+    for row in arguments.rows or []:
+        if row not in known:
+            parser.error(f"no row {row!r}{nearest(row, known)}")
+    for study in studies:
         for row, seed in study.runs():
             if seed not in (arguments.seeds or study.seeds) or row not in (arguments.rows or study.rows):
                 continue

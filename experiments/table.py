@@ -22,6 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from crispseg.files import write_json, write_text
 
 HERE = Path(__file__).parent
@@ -51,24 +53,18 @@ METRICS = {
 }
 
 
-def read_results(folder: Path) -> dict[str, list[Result]]:
-    """The runs of a study by row, in the order in which a study file named them, and by seed."""
-    found = sorted(
-        (json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: (r["order"], r["seed"])
-    )
-    rows: dict[str, list[Result]] = {}
-    for run in found:
-        rows.setdefault(run["row"], []).append(run)
-    return rows
+def read_row(results: Path, name: str) -> list[Result]:
+    """The runs of the row ``STUDY/ROW`` by seed."""
+    study, row = name.split("/")
+    found = [json.loads(path.read_text()) for path in (results / study).glob("*.json")]
+    return sorted((run for run in found if run["row"] == row), key=lambda run: run["seed"])
 
 
-def rows_of(results: Path, study: str, first: str | None) -> dict[str, list[Result]]:
-    """The rows of a study, after ``first`` (STUDY/ROW), a row of another one, if given."""
-    rows = read_results(results / study)
-    if first is None:
-        return rows
-    other, row = first.split("/")
-    return {row: read_results(results / other)[row], **rows}
+def rows_of(study: Path, results: Path, first: str | None) -> dict[str, list[Result]]:
+    """The rows of a study file that have runs, as it names them, after ``first`` (STUDY/ROW of another), if given."""
+    names = [f"{study.stem}/{row}" for row in yaml.safe_load(study.read_text())["rows"]]
+    rows = {name.split("/")[1]: read_row(results, name) for name in ([first] if first else []) + names}
+    return {name: runs for name, runs in rows.items() if runs}
 
 
 def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable[[Result], float]]) -> str:
@@ -160,6 +156,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("test", "val"))
     parser.add_argument("--columns", default="means", choices=("means", "classes", "anatomy"))
     parser.add_argument("--first", metavar="STUDY/ROW", help="a row of another study, above all others")
+    parser.add_argument("--folder", type=Path, default=HERE / "studies", help="where the study files are")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--differences", type=Path, metavar="FILE", help="a compare.json; the name is the comparison's")
@@ -172,7 +169,7 @@ def main() -> None:
         replace_table(arguments.page, f"compare-{name}", differences(tree))
         return
     for study in arguments.studies:
-        rows = rows_of(arguments.results, study, arguments.first)
+        rows = rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first)
         fixed = {"means": COLUMNS, "anatomy": ANATOMY}
         text = table(rows, arguments.split, fixed.get(arguments.columns) or classes(rows, arguments.split))
         print(text)

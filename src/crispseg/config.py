@@ -65,6 +65,8 @@ class NeckConfig:
         groups: Groups of W.
         width: Most channels that the neck works in; wider maps are narrowed to it and back. None: their own.
         norm: Batch norm and ReLU on the response before fusion.
+        guide_norm: Batch norm on the guide before S; λ is then in its standard deviations.
+        identity: Start as the identity. Otherwise the fusion starts as any 1×1 convolution does.
     """
 
     similarity: SimilarityName = "charbonnier"
@@ -76,6 +78,8 @@ class NeckConfig:
     groups: int = 1
     width: int | None = None
     norm: bool = True
+    guide_norm: bool = False
+    identity: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,8 +126,9 @@ class TrainingConfig:
     Args:
         epochs: Passes over the training split.
         batch_size: Images a step.
-        lr: Peak learning rate of AdamW, for the decoder and the neck.
+        lr: Peak learning rate of AdamW.
         encoder_lr: Factor on it for the pretrained encoder.
+        neck_lr: Factor on it for the neck.
         weight_decay: Decoupled weight decay; norms and biases have none.
         schedule: Decay of the learning rate over the steps.
         warmup: Share of the steps with a linearly rising learning rate.
@@ -142,6 +147,7 @@ class TrainingConfig:
     batch_size: int = 8
     lr: float = 1e-3
     encoder_lr: float = 0.3
+    neck_lr: float = 1.0
     weight_decay: float = 0.01
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup: float = 0.05

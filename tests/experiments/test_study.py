@@ -49,22 +49,46 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     found = json.loads((tmp_path / "results" / "does_it_help" / "sdn-s1.json").read_text())
     assert found["config"]["model"]["neck_options"]["similarity"] == "gaussian"
     assert (found["config"]["seed"], found["label_size"]) == (1, [32, 48])
-    page = tmp_path / "results.md"
+    page, study_file = tmp_path / "results.md", ("does_it_help", "--folder", tmp_path)
     page.write_text("before\n<!-- table does_it_help -->\nold\n<!-- /table -->\nafter\n")
-    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page)
+    carry_out(monkeypatch, table, tmp_path, *study_file, "--page", page)
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after")
     rows = [line.split(" | ") for line in lines if line.startswith("|")][2:]
     assert [row[:2] for row in rows] == [["| sdn", "0, 1"], ["| none", "0, 1"]]
     page.write_text("<!-- table does_it_help-val-anatomy -->\n<!-- /table -->\n")
-    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, "--columns", "anatomy", "--split", "val")
+    carry_out(
+        monkeypatch,
+        table,
+        tmp_path,
+        "does_it_help",
+        "--folder",
+        tmp_path,
+        "--page",
+        page,
+        "--columns",
+        "anatomy",
+        "--split",
+        "val",
+    )
     assert "| row | seeds | wrong pixels | displaced |" in page.read_text()
     page.write_text("<!-- table does_it_help -->\n<!-- /table -->\n")
-    carry_out(monkeypatch, table, tmp_path, "does_it_help", "--page", page, "--first", "does_it_help/none")
+    carry_out(
+        monkeypatch,
+        table,
+        tmp_path,
+        "does_it_help",
+        "--folder",
+        tmp_path,
+        "--page",
+        page,
+        "--first",
+        "does_it_help/none",
+    )
     names = [line.split(" | ")[0] for line in page.read_text().splitlines() if line.startswith("|")][2:]
     assert names == ["| none", "| sdn"]
     figures = ("--first", "does_it_help/none", "--figures", tmp_path)
-    carry_out(monkeypatch, figure, tmp_path, "does_it_help", *figures)
+    carry_out(monkeypatch, figure, tmp_path, *study_file, *figures)
     drawn = (tmp_path / "results_does_it_help.svg").read_text()
     assert drawn.startswith("<?xml") and "trimap IoU minus none" in drawn
     both = [
@@ -87,6 +111,13 @@ def test_a_row_that_asks_for_what_is_not_known_is_an_error(question):
     question.write_text(yaml.safe_dump(tree))
     with pytest.raises(UsageError, match="unknown key 'model.nek'"):
         study.read_study(question)
+
+
+def test_a_row_that_no_study_has_is_refused_with_the_nearest(question, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
+        carry_out(monkeypatch, study, tmp_path, question, "--runs", tmp_path / "runs", "--rows", "nune")
+    assert stop.value.code == 2 and "no row 'nune'" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_table_needs_its_markers(question, tmp_path, monkeypatch):

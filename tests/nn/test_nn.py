@@ -41,6 +41,14 @@ def test_learned_scale_starts_where_it_is_told_and_gets_a_gradient(similarity):
     assert conv.raw_scale.grad.abs().min() > 0
 
 
+@pytest.mark.parametrize("similarity", ["charbonnier", "gaussian"])
+def test_with_guide_norm_the_units_of_the_guide_do_not_matter(similarity):
+    conv = SemanticDifferenceConv2d(6, 4, guide_channels=5, similarity=similarity, contrast=True, guide_norm=True)
+    u, v = torch.randn(2, 6, 9, 7), torch.randn(2, 5, 4, 3)
+    torch.testing.assert_close(conv(u, 100 * v - 3), conv(u, v), rtol=1e-3, atol=1e-4)
+    assert not any(key.startswith("guide_norm") for key, _ in conv.named_parameters())
+
+
 @pytest.mark.parametrize("scale", [0, -1.0, "learnt", None])
 def test_a_scale_that_is_none_is_refused(scale):
     with pytest.raises(ValueError, match="positive number or 'learned'"):

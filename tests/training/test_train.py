@@ -193,6 +193,18 @@ def test_with_and_without_neck_start_from_the_same_weights(scenes, tmp_path, mon
     assert first["none"] == first["sdn"]
 
 
+@pytest.mark.parametrize("neck_lr", [0.0, 1.0])
+@pytest.mark.parametrize("placement", ["encoder", "detail"])
+def test_neck_lr_is_the_necks_alone(scenes, tmp_path, placement, neck_lr):
+    """At rate 0 the neck stays the identity, while what else starts at zero (the finer grid's 1×1) leaves it."""
+    config = small(scenes, epochs=1, neck_lr=neck_lr, ema=0.0)
+    model = ModelConfig(pretrained=False, decoder_channels=16, placement=placement)
+    train(Config(data=config.data, model=model, training=config.training), tmp_path / "run")
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    moved = {key: bool(value.any()) for key, value in weights.items() if key.endswith(("mix.weight", "lateral.weight"))}
+    assert moved and all(value == (neck_lr > 0 or "lateral" in key) for key, value in moved.items())
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer_and_names_the_samples(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Criterion, "__call__", lambda self, logits, target: logits.sum() * torch.nan)
     with pytest.raises(CrispsegError, match=r"step 0: the loss is nan; samples: train_\d+, train_\d+"):

@@ -30,6 +30,8 @@ class SemanticDifferenceConv2d(nn.Module):
         Channels of v; default ``in_channels``.
     similarity, contrast, impl
         As in :func:`crispseg.semantic_difference`.
+    guide_norm
+        Batch norm, without weights, on the projected guide: λ is then in its standard deviations.
     scale
         λ: a positive number, or ``"learned"`` for one λ = softplus(raw) a guide channel, starting at ``initial_scale``.
 
@@ -62,6 +64,7 @@ class SemanticDifferenceConv2d(nn.Module):
         scale: float | Literal["learned"] = 1.0,
         initial_scale: float = 1.0,
         contrast: bool = False,
+        guide_norm: bool = False,
         impl: str = "auto",
     ) -> None:
         super().__init__()
@@ -73,12 +76,14 @@ class SemanticDifferenceConv2d(nn.Module):
 
         project = similarity in PER_CHANNEL and guide_channels != in_channels
         self.guide_projection = nn.Conv2d(guide_channels, in_channels, 1, bias=False) if project else nn.Identity()
+        inner = in_channels if project else guide_channels
+        self.guide_norm = nn.BatchNorm2d(inner, affine=False) if guide_norm else nn.Identity()
 
         self.raw_scale: nn.Parameter | None = None
         self.fixed_scale = 1.0
         if scale == "learned":
             raw = math.log(math.expm1(initial_scale))  # softplus(raw) = initial_scale
-            self.raw_scale = nn.Parameter(torch.full((in_channels if project else guide_channels,), raw))
+            self.raw_scale = nn.Parameter(torch.full((inner,), raw))
         elif isinstance(scale, int | float) and scale > 0:
             self.fixed_scale = float(scale)
         else:
@@ -93,7 +98,7 @@ class SemanticDifferenceConv2d(nn.Module):
         """Return y (B, C_out, H, W) for features u (B, C, H, W) and a guide v (B, D, any, any)."""
         return semantic_difference(
             u,
-            resize(self.guide_projection(v), u),
+            resize(self.guide_norm(self.guide_projection(v)), u),
             self.weight,
             similarity=self.similarity,
             scale=self.scale,

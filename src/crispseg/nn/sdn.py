@@ -38,7 +38,7 @@ class SemanticDiffusion(nn.Module):
         Start as the identity.
     options
         Passed on to the operator: ``kernel_size``, ``dilation``, ``groups``, ``similarity``, ``scale``,
-        ``initial_scale``, ``contrast``, ``impl``.
+        ``initial_scale``, ``contrast``, ``guide_norm``, ``impl``.
 
     Raises
     ------

@@ -12,14 +12,21 @@ from torch.optim.swa_utils import AveragedModel
 
 from crispseg.config import TrainingConfig
 from crispseg.models import SegmentationNetwork
+from crispseg.nn import SemanticDiffusion, SemanticDiffusionNeck
 
 
 def make_optimizer(model: SegmentationNetwork, t: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with four groups: encoder or not, decayed or not (norms, biases and λ are not). ``scale`` multiplies lr."""
+    """AdamW with six groups: encoder, neck or neither; decayed or not (norms, biases and λ are not).
+
+    A group's ``scale`` multiplies lr.
+    """
     encoder = {id(p) for p in model.encoder.parameters()}
+    necks = [m for m in model.modules() if isinstance(m, SemanticDiffusion | SemanticDiffusionNeck)]
+    neck = {id(p) for module in necks for p in module.parameters()}
+    rest = {id(p) for p in model.parameters()} - encoder - neck
     groups = []
-    for of_encoder, scale in ((True, t.encoder_lr), (False, 1.0)):
-        own = [p for p in model.parameters() if p.requires_grad and (id(p) in encoder) == of_encoder]
+    for part, scale in ((encoder, t.encoder_lr), (neck, t.neck_lr), (rest, 1.0)):
+        own = [p for p in model.parameters() if p.requires_grad and id(p) in part]
         for decay, parameters in (
             (t.weight_decay, [p for p in own if p.ndim > 1]),
             (0.0, [p for p in own if p.ndim <= 1]),
