@@ -72,7 +72,7 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
         train(config, folder, resume=(folder / "config.yaml").is_file())
     elif changed := configs.differences(configs.read(folder / "config.yaml"), config):
         raise SystemExit(f"{folder} was trained with another config ({'; '.join(changed)}); move it away")
-    run = load_run(folder)
+    run = load_run(folder, factory=config.model.factory)
     data = run.config.data
     results = {}
     for split in (data.val_split, "test"):
