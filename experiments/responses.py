@@ -32,7 +32,7 @@ from crispseg.metrics.labels import codes
 from crispseg.metrics.regions import band
 from crispseg.models import SegmentationModel
 from crispseg.nn import SemanticDiffusion
-from crispseg.nn.sdc import SemanticDifferenceConv2d, resize
+from crispseg.nn.sdc import SemanticDifferenceConv2d
 from crispseg.runs import environment, load_run
 from crispseg.similarity import SIMILARITIES
 from experiments.table import line, replace_table
@@ -49,7 +49,7 @@ def quantities(operator: nn.Module, u: Tensor, v: Tensor, y: Tensor) -> dict[str
     steps = [(stencil.shifted(u, o) - u).abs().mean(1, keepdim=True) for o in neighbours]
     found = {"response": y.abs().mean(1, keepdim=True), "step": torch.stack(steps).mean(0)}
     if isinstance(operator, SemanticDifferenceConv2d) and operator.similarity != "one":
-        guide = resize(operator.guide_projection(v), u)
+        guide = operator.guide(u, v)
         S, scale = SIMILARITIES[operator.similarity], operator.scale
         each = [S(guide, stencil.shifted(guide, o), scale).mean(1, keepdim=True) for o in neighbours]
         found["S"] = torch.stack(each).mean(0)

@@ -94,11 +94,15 @@ class SemanticDifferenceConv2d(nn.Module):
         """λ, in units of the (projected) guide: a number, or (D,) if it is learned."""
         return self.fixed_scale if self.raw_scale is None else F.softplus(self.raw_scale)
 
+    def guide(self, u: Tensor, v: Tensor) -> Tensor:
+        """Return what S compares: v projected, normalised and on the grid of u, (B, D, H, W)."""
+        return resize(self.guide_norm(self.guide_projection(v)), u)
+
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
         """Return y (B, C_out, H, W) for features u (B, C, H, W) and a guide v (B, D, any, any)."""
         return semantic_difference(
             u,
-            resize(self.guide_norm(self.guide_projection(v)), u),
+            self.guide(u, v),
             self.weight,
             similarity=self.similarity,
             scale=self.scale,
