@@ -107,7 +107,12 @@ def differences(tree: Result) -> str:
         lines.append(line([title, *(_interval(d) for d in found)]))
     caveat = tree["caveats"][0] if tree["caveats"] else ""
     images, groups = tree["bootstrap"]["images"], tree["bootstrap"]["groups"]
-    lines.append(f"\nPoints, with 95 % intervals, on {images} images in {groups} groups. {caveat}".rstrip())
+    trainings = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
+    machine, commit = tree["environment"]["machine"], tree["environment"]["commit"]
+    lines.append(
+        f"\nPoints, with 95 % intervals, on {images} images in {groups} groups; trainings: {trainings}. {caveat} "
+        f"`crispseg compare` at {commit} on {machine['gpu'] or machine['processor']}."
+    )
     return "\n".join(lines)
 
 
