@@ -64,6 +64,8 @@ def rows_of(study: Path, results: Path, first: str | None) -> dict[str, list[Res
     """The rows of a study file that have runs, as it names them, after ``first`` (STUDY/ROW of another), if given."""
     names = [f"{study.stem}/{row}" for row in yaml.safe_load(study.read_text())["rows"]]
     rows = {name.split("/")[1]: read_row(results, name) for name in ([first] if first else []) + names}
+    if not any(rows.values()):
+        raise SystemExit(f"{results / study.stem}: no results of {study} yet; experiments.study makes them")
     return {name: runs for name, runs in rows.items() if runs}
 
 
