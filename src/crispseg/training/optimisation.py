@@ -16,16 +16,17 @@ from crispseg.nn import SemanticDiffusion, SemanticDiffusionNeck
 
 
 def make_optimizer(model: SegmentationNetwork, t: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with six groups: encoder, neck or neither; decayed or not (norms, biases and λ are not).
+    """AdamW with groups of encoder and rest, decayed or not (norms, biases and λ are not); ``scale`` multiplies lr.
 
-    A group's ``scale`` multiplies lr.
+    A neck with a rate of its own has groups of its own.
     """
     encoder = {id(p) for p in model.encoder.parameters()}
     necks = [m for m in model.modules() if isinstance(m, SemanticDiffusion | SemanticDiffusionNeck)]
-    neck = {id(p) for module in necks for p in module.parameters()}
+    neck = {id(p) for module in necks for p in module.parameters()} if t.neck_lr != 1 else set()
     rest = {id(p) for p in model.parameters()} - encoder - neck
+    parts = [(encoder, t.encoder_lr), (rest, 1.0), *([(neck, t.neck_lr)] if neck else [])]
     groups = []
-    for part, scale in ((encoder, t.encoder_lr), (neck, t.neck_lr), (rest, 1.0)):
+    for part, scale in parts:
         own = [p for p in model.parameters() if p.requires_grad and id(p) in part]
         for decay, parameters in (
             (t.weight_decay, [p for p in own if p.ndim > 1]),
