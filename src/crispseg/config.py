@@ -90,7 +90,8 @@ class ModelConfig:
         encoder: A timm model name; for a host of transformers also a published checkpoint (docs/hosts.md).
         decoder: A system of crispseg.build_model: "fcn", "semantic_fpn", "mask2former", ….
         neck: "sdn", "none", or a control: "conv", "central".
-        placement: Where the neck sits: "encoder", "decoder", "detail" (the decoder's map on a stride-2 grid), "both".
+        placement: Where the neck sits: "encoder", "lateral" (after the feature pyramid's 1×1), "decoder", "detail" (the
+            decoder's map on a stride-2 grid), "both" (encoder and decoder).
         pretrained: True, false, or the path of a weights file.
         decoder_channels: Width of the decoder; null: the decoder's own.
         decoder_options: More of the decoder's own arguments, such as num_queries of mask2former (docs/hosts.md).
@@ -107,7 +108,7 @@ class ModelConfig:
     encoder: str = "tf_efficientnet_lite0"
     decoder: str = "semantic_fpn"
     neck: str = "sdn"
-    placement: Literal["encoder", "decoder", "detail", "both"] = "encoder"
+    placement: Literal["encoder", "lateral", "decoder", "detail", "both"] = "encoder"
     pretrained: bool | str = True
     decoder_channels: int | None = None
     decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)

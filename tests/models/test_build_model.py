@@ -35,6 +35,16 @@ def test_a_fresh_neck_in_both_places_changes_no_logit(decoder):
         assert torch.equal(build(decoder, placement="both")(images), build(decoder, neck="none")(images))
 
 
+def test_a_fresh_neck_on_the_laterals_changes_no_logit():
+    images = torch.rand(2, 3, 60, 80)
+    lateral, plain = build("semantic_fpn", placement="lateral"), build("semantic_fpn", neck="none")
+    with torch.no_grad():
+        assert torch.equal(lateral(images), plain(images))
+    assert {name for name in lateral.state_dict() if name not in plain.state_dict()} == {
+        f"decoder.between.{name}" for name in lateral.decoder.between.state_dict()
+    }
+
+
 @pytest.mark.parametrize("decoder", ["fcn", "semantic_fpn"])
 def test_with_detail_the_logits_are_refined_on_a_grid_of_stride_2(decoder):
     images = torch.rand(2, 3, 64, 96)
@@ -67,14 +77,17 @@ def test_auxiliary_logits_are_those_of_the_first_head_and_of_the_auxiliary_head(
     assert not torch.equal(auxiliary[1], logits)
 
 
-@pytest.mark.parametrize("placement", ["encoder", "decoder", "detail"])
+@pytest.mark.parametrize("placement", ["encoder", "lateral", "decoder", "detail"])
 def test_a_training_step_moves_every_weight_of_the_neck(placement):
-    model = build(neck="sdn", placement=placement).train()
+    model = build("semantic_fpn", neck="sdn", placement=placement).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     images, target = torch.rand(2, 3, 128, 96), torch.randint(0, 5, (2, 128, 96))  # a guide of one pixel says nothing
-    neck = model.neck if placement == "encoder" else model.decoder.sdn
-    if placement == "detail":
-        neck = torch.nn.ModuleList([neck, model.decoder.lateral])
+    neck = {
+        "encoder": lambda: model.neck,
+        "lateral": lambda: model.decoder.between,
+        "decoder": lambda: model.decoder.sdn,
+        "detail": lambda: torch.nn.ModuleList([model.decoder.sdn, model.decoder.lateral]),
+    }[placement]()
     before = {name: p.detach().clone() for name, p in neck.named_parameters()}
     for _ in range(2):
         logits, auxiliary = model(images, aux=True)
@@ -98,6 +111,7 @@ def test_the_neck_is_a_part_of_the_model():
         ((LITE0, "fcn", 5), {"neck": "sdm"}, "did you mean 'sdn'"),
         (("convnext_atto", "fcn", 5), {"placement": "detail"}, "a map of stride 2; 'convnext_atto' gives none"),
         ((LITE0, "fcn", 5), {"placement": "decodr"}, "did you mean 'decoder'"),
+        ((LITE0, "fcn", 5), {"placement": "lateral"}, "'fcn' has no laterals"),
     ],
 )
 def test_an_unknown_name_offers_the_nearest(arguments, options, message):

@@ -32,7 +32,7 @@ from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncod
 from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
 
-Placement = Literal["encoder", "decoder", "detail", "both"]
+Placement = Literal["encoder", "lateral", "decoder", "detail", "both"]
 
 
 def multi_scale(channels: Sequence[int], **options: Any) -> nn.Module:
@@ -103,7 +103,8 @@ def build_model(
     neck
         ``"sdn"``; ``"none"``; or a control in the operator's place: ``"conv"`` (plain 3×3), ``"central"`` (S ≡ 1).
     placement
-        ``"encoder"``: between encoder and decoder, on every map the decoder reads (the paper's). ``"decoder"``: on the
+        ``"encoder"``: between encoder and decoder, on every map the decoder reads (the paper's). ``"lateral"``: on the
+        same maps after the feature pyramid's 1×1 convolutions, all of the decoder's width. ``"decoder"``: on the
         decoder's fused map, guided by a first head's probabilities, with a second, supervised head (ours).
         ``"detail"``: the same on the grid of the encoder's stride-2 map, which is added to the decoder's: finer
         boundaries, at four times the pixels. ``"both"``: encoder and decoder.
@@ -152,6 +153,11 @@ def build_model(
     if neck == "none":
         return SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
     options = {"operator": neck, **(neck_options or {})}
+    if placement == "lateral":
+        if not isinstance(plain, SemanticFPNDecoder):
+            raise UsageError(f"placement 'lateral' needs the decoder 'semantic_fpn'; {decoder!r} has no laterals")
+        plain.between = system.neck([plain.channels] * len(channels), **options)
+        return SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
     between = system.neck(channels, **options) if placement in ("encoder", "both") else nn.Identity()
     if placement == "encoder":
         return SegmentationModel(backbone, between, plain, auxiliary_head)

@@ -104,18 +104,21 @@ class FCNDecoder(FusedDecoder):
 class SemanticFPNDecoder(FusedDecoder):
     """Feature pyramid, each level brought to the finest grid by 3×3 convolutions and ×2 upsampling, then summed.
 
+    ``between`` is the place of a neck on the laterals: the maps after their 1×1 convolutions, before the top-down path.
+
     Source: Kirillov, Girshick, He, Dollár: Panoptic Feature Pyramid Networks, CVPR 2019, section 3.1 and figure 3.
     """
 
     def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int = 128) -> None:
         super().__init__(channels, num_classes)
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.between: nn.Module = nn.Identity()
         self.branches = nn.ModuleList(
             nn.ModuleList(_conv_gn_relu(channels) for _ in range(max(1, level))) for level in range(len(in_channels))
         )
 
     def features(self, maps: Sequence[Tensor]) -> Tensor:
-        laterals = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        laterals = self.between([lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)])
         pyramid = laterals[-1:]
         for x in reversed(laterals[:-1]):  # top-down: add the coarser level to the finer one
             pyramid.insert(0, x + F.interpolate(pyramid[0], size=x.shape[-2:], mode="nearest"))
