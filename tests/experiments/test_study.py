@@ -10,8 +10,6 @@ from crispseg import UsageError
 from crispseg import config as configs
 from experiments import figure, study, table
 
-HERE = study.HERE
-
 
 @pytest.fixture
 def question(scenes, tmp_path):
@@ -108,16 +106,16 @@ def test_a_run_that_another_process_trains_is_left_to_it(question, tmp_path, mon
     assert capsys.readouterr().out.split() == ["does_it_help/none-s0"]
 
 
-@pytest.mark.parametrize("path", sorted((HERE / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((study.HERE / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_results_kept_here_are_of_what_their_study_says_today(path, monkeypatch):
-    monkeypatch.chdir(HERE.parent)
+    monkeypatch.chdir(study.HERE.parent)
     asked = study.read_study(path)
-    for row, seed in asked.runs():
-        result = HERE / "results" / asked.name / f"{row}-s{seed}.json"
-        if result.is_file():
-            ran = configs.from_dict(json.loads(result.read_text())["config"])
-            says = configs.from_dict({**configs.to_dict(asked.rows[row]), "seed": seed})
-            assert configs.differences(ran, says) == [], result
+    found = sorted((study.HERE / "results" / asked.name).glob("*.json"))
+    assert found
+    for result in found:
+        run = json.loads(result.read_text())
+        says = configs.from_dict({**configs.to_dict(asked.rows[run["row"]]), "seed": run["seed"]})
+        assert configs.differences(configs.from_dict(run["config"]), says) == [], result
 
 
 def test_a_row_that_asks_for_what_is_not_known_is_an_error(question):

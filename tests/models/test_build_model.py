@@ -37,7 +37,7 @@ def test_a_fresh_neck_in_both_places_changes_no_logit(decoder):
 
 def test_a_fresh_neck_on_the_laterals_changes_no_logit():
     images = torch.rand(2, 3, 60, 80)
-    lateral, plain = build("semantic_fpn", placement="lateral"), build("semantic_fpn", neck="none")
+    lateral, plain = build(placement="lateral"), build(neck="none")
     with torch.no_grad():
         assert torch.equal(lateral(images), plain(images))
     assert {name for name in lateral.state_dict() if name not in plain.state_dict()} == {
@@ -77,17 +77,20 @@ def test_auxiliary_logits_are_those_of_the_first_head_and_of_the_auxiliary_head(
     assert not torch.equal(auxiliary[1], logits)
 
 
-@pytest.mark.parametrize("placement", ["encoder", "lateral", "decoder", "detail"])
-def test_a_training_step_moves_every_weight_of_the_neck(placement):
-    model = build("semantic_fpn", neck="sdn", placement=placement).train()
+@pytest.mark.parametrize(
+    ("placement", "parts"),
+    [
+        ("encoder", ["neck"]),
+        ("lateral", ["decoder.between"]),
+        ("decoder", ["decoder.sdn"]),
+        ("detail", ["decoder.sdn", "decoder.lateral"]),
+    ],
+)
+def test_a_training_step_moves_every_weight_of_the_neck(placement, parts):
+    model = build(neck="sdn", placement=placement).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     images, target = torch.rand(2, 3, 128, 96), torch.randint(0, 5, (2, 128, 96))  # a guide of one pixel says nothing
-    neck = {
-        "encoder": lambda: model.neck,
-        "lateral": lambda: model.decoder.between,
-        "decoder": lambda: model.decoder.sdn,
-        "detail": lambda: torch.nn.ModuleList([model.decoder.sdn, model.decoder.lateral]),
-    }[placement]()
+    neck = torch.nn.ModuleList(model.get_submodule(part) for part in parts)
     before = {name: p.detach().clone() for name, p in neck.named_parameters()}
     for _ in range(2):
         logits, auxiliary = model(images, aux=True)
