@@ -4,6 +4,7 @@ Not here: exceptions about tensors (wrong shape, wrong dtype); those are plain V
 """
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 
 
@@ -37,3 +38,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return f"; did you mean {close[0]!r}?"
     shown = ", ".join(options[:20]) + (", …" if len(options) > 20 else "")
     return f"; known: {shown}"
+
+
+def in_a_line(error: Exception) -> str:
+    """Return what ``error`` says, in one line of at most 200 characters; its type if it says nothing.
+
+    >>> in_a_line(RuntimeError("Error(s) in loading:\\n\\tMissing key(s): 'weight'."))
+    "Error(s) in loading: Missing key(s): 'weight'."
+    >>> in_a_line(ValueError())
+    'ValueError'
+    """
+    return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__

@@ -31,7 +31,7 @@ from torch import nn
 from crispseg import config as configs
 from crispseg.config import Config
 from crispseg.data import ClassSet, read_classes
-from crispseg.errors import DataError, UsageError
+from crispseg.errors import DataError, UsageError, in_a_line
 from crispseg.files import write_json, write_text
 from crispseg.models import SegmentationNetwork, build_model
 from crispseg.models.factory import read_code
@@ -82,7 +82,7 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
     try:
         model.load_state_dict(load_file(weights))
     except Exception as error:
-        raise DataError(f"{weights}: not the weights of this run's config ({_first_line(error)})") from error
+        raise DataError(f"{weights}: not the weights of this run's config ({in_a_line(error)})") from error
     return Run(path=path, config=config, classes=classes, model=model.eval())
 
 
@@ -191,7 +191,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

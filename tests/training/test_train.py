@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,6 +254,33 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(scenes, whole_run, capsys)
 def test_resume_with_another_config_names_the_difference(whole_run, capsys):
     assert main(["train", "--resume", str(whole_run), "--training.lr", "0.5"]) == 2
     assert "training.lr: 0.001 != 0.5" in capsys.readouterr().err
+
+
+def _other_groups(state):
+    state["optimizer"]["param_groups"].pop()
+
+
+def _other_network(state):
+    state["model"].popitem()
+
+
+def _no_precision(state):
+    del state["precision"]
+
+
+@pytest.mark.parametrize("change", [_other_groups, _other_network, _no_precision])
+def test_a_checkpoint_of_another_version_is_named(whole_run, tmp_path, change, capsys):
+    out = tmp_path / "older"
+    shutil.copytree(whole_run, out)
+    last = out / "checkpoints" / "last.pt"
+    state = torch.load(last, weights_only=True)
+    change(state)
+    torch.save(state, last)
+    before = last.read_bytes()
+    assert main(["train", "--resume", str(out)]) == 1
+    error = capsys.readouterr().err
+    assert f"{last}: does not fit" in error and error.count("\n") == 1
+    assert last.read_bytes() == before
 
 
 def test_resume_of_what_is_no_run(tmp_path, capsys):

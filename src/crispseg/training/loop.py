@@ -19,7 +19,7 @@ from crispseg import config as configs
 from crispseg import runs
 from crispseg.config import Config
 from crispseg.data import write_classes
-from crispseg.errors import CrispsegError, UsageError
+from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line
 from crispseg.files import write_bytes, write_json
 from crispseg.losses import Criterion
 from crispseg.training import checkpoint, optimisation, sources
@@ -73,7 +73,13 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     state: checkpoint.State = {"step": 0, "best": -1.0, "best_step": 0, "seconds": 0.0, "log": [], "val": {}}
     if resume:
         state = checkpoint.load(last)
-        _restore(state, model, average, optimizer, fabric)
+        try:
+            _restore(state, model, average, optimizer, fabric)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise DataError(
+                f"{last}: does not fit the network and optimizer that this version makes of the run's config.yaml; "
+                f"go on with the version that environment.json names, or start again ({in_a_line(error)})"
+            ) from error
     else:
         runs.write_environment(out)
         runs.keep_code(config, out)
