@@ -92,6 +92,8 @@ class ModelConfig:
         neck: "sdn", "none", or a control: "conv", "central".
         placement: Where the neck sits: "encoder", "lateral" (after the feature pyramid's 1×1), "decoder", "detail" (the
             decoder's map on a stride-2 grid), "both" (encoder and decoder).
+        guide: What S compares where the neck follows a first head: its "probabilities", "detached" (without the
+            gradient to that head), or "logits".
         pretrained: True, false, or the path of a weights file.
         decoder_channels: Width of the decoder; null: the decoder's own.
         decoder_options: More of the decoder's own arguments, such as num_queries of mask2former (docs/hosts.md).
@@ -109,6 +111,7 @@ class ModelConfig:
     decoder: str = "semantic_fpn"
     neck: str = "sdn"
     placement: Literal["encoder", "lateral", "decoder", "detail", "both"] = "encoder"
+    guide: Literal["probabilities", "detached", "logits"] = "probabilities"
     pretrained: bool | str = True
     decoder_channels: int | None = None
     decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)

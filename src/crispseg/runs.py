@@ -90,8 +90,12 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
     """Build the network that ``config.model`` describes; ``pretrained`` overrides the config's."""
     m = config.model
     if m.factory is not None:
-        if m.placement != "encoder":
-            raise UsageError(f"model.placement {m.placement!r} needs a decoder of crispseg's own, not model.factory")
+        for name, value, default in (
+            ("placement", m.placement, "encoder"),
+            ("guide", m.guide, "probabilities"),
+        ):
+            if value != default:
+                raise UsageError(f"model.{name} {value!r} needs a decoder of crispseg's own, not model.factory")
         return user_model(
             m.factory,
             num_classes,
@@ -107,6 +111,7 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
         num_classes,
         neck=m.neck,
         placement=m.placement,
+        guide=m.guide,
         pretrained=m.pretrained if pretrained is None else pretrained,
         decoder_channels=m.decoder_channels,
         decoder_options=m.decoder_options,

@@ -222,6 +222,7 @@ def test_a_factory_that_does_not_do_is_told_before_anything_is_trained(net, scen
         (["--model", "net.py", "--data.root", "{scenes}"], 2, "expected PATH.py:FACTORY"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.at", "decodr"], 2, "no submodule 'decodr'"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.placement", "decoder"], 2, "of crispseg's own"),
+        (["--model", "net.py:make", "--data.root", "{scenes}", "--model.guide", "logits"], 2, "of crispseg's own"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "none"], 2, "must not be none"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "sdm"], 2, "did you mean 'sdn'"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck_options.width", "0"], 2, "width must be"),

@@ -102,6 +102,18 @@ def test_a_training_step_moves_every_weight_of_the_neck(placement, parts):
     assert still == []
 
 
+def test_the_first_head_reaches_the_refined_logits_through_the_guide_alone():
+    images, logits, moved = torch.rand(1, 3, 64, 96), {}, {}
+    for guide in ("probabilities", "detached", "logits"):
+        model = build(placement="decoder", guide=guide, neck_options={"identity": False})
+        logits[guide], _ = model(images, aux=True)
+        logits[guide].square().sum().backward()
+        moved[guide] = any(p.grad is not None and p.grad.any() for p in model.decoder.decoder.head.parameters())
+    assert moved == {"probabilities": True, "detached": False, "logits": True}
+    assert torch.equal(logits["probabilities"], logits["detached"])
+    assert not torch.allclose(logits["probabilities"], logits["logits"])
+
+
 def test_the_neck_is_a_part_of_the_model():
     assert any(key.startswith("neck.levels.0.operator.weight") for key in build(neck="sdn").state_dict())
 
@@ -115,6 +127,8 @@ def test_the_neck_is_a_part_of_the_model():
         (("convnext_atto", "fcn", 5), {"placement": "detail"}, "a map of stride 2; 'convnext_atto' gives none"),
         ((LITE0, "fcn", 5), {"placement": "decodr"}, "did you mean 'decoder'"),
         ((LITE0, "fcn", 5), {"placement": "lateral"}, "'fcn' has no laterals"),
+        ((LITE0, "fcn", 5), {"placement": "decoder", "guide": "logit"}, "did you mean 'logits'"),
+        ((LITE0, "fcn", 5), {"guide": "logits"}, "placement 'encoder' has none"),
     ],
 )
 def test_an_unknown_name_offers_the_nearest(arguments, options, message):

@@ -73,7 +73,7 @@ def in_network(
     height, width = image.shape[-2:]
     x = F.pad((image[None] - model.mean) / model.std, (0, -width % model.stride, 0, -height % model.stride))
     u, first = decoder.before(model.neck(model.encoder(x)))
-    v = first.softmax(dim=1)
+    v = decoder.guide(first)
     operator = decoder.sdn.operator
     return _four(u, operator.weight, lambda u: operator(u, v), truth, num_classes, ignore_index, x.shape[-2:])
 

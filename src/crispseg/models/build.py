@@ -27,7 +27,7 @@ from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
 from crispseg.models.kmax import KMaXDecoder, KMaXEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
 from crispseg.models.pidnet import PGuidedByI, PIDNetDecoder, PIDNetEncoder
-from crispseg.models.refined import RefinedDecoder
+from crispseg.models.refined import GUIDES, Guide, RefinedDecoder
 from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
 from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
@@ -80,6 +80,7 @@ def build_model(
     *,
     neck: str = "sdn",
     placement: Placement = "encoder",
+    guide: Guide = "probabilities",
     pretrained: bool | str | Path = True,
     decoder_channels: int | None = None,
     decoder_options: Mapping[str, Any] | None = None,
@@ -108,6 +109,8 @@ def build_model(
         decoder's fused map, guided by a first head's probabilities, with a second, supervised head (ours).
         ``"detail"``: the same on the grid of the encoder's stride-2 map, which is added to the decoder's: finer
         boundaries, at four times the pixels. ``"both"``: encoder and decoder.
+    guide
+        For the placements with a first head, what S compares of it: see :class:`crispseg.models.RefinedDecoder`.
     pretrained
         As in :class:`crispseg.models.TimmEncoder`.
     decoder_channels
@@ -122,7 +125,7 @@ def build_model(
     Raises
     ------
     UsageError
-        An unknown name; the nearest known one is offered.
+        An unknown name; the nearest known one is offered. A place or a guide that these parts do not have.
 
     Examples
     --------
@@ -135,9 +138,12 @@ def build_model(
         ("decoder", decoder, list(DECODERS)),
         ("neck", neck, necks),
         ("placement", placement, list(get_args(Placement))),
+        ("guide", guide, list(GUIDES)),
     ):
         if name not in known:
             raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
+    if guide != "probabilities" and placement in ("encoder", "lateral"):
+        raise UsageError(f"guide {guide!r} needs a first head, and placement {placement!r} has none")
     system = DECODERS[decoder]
     detail = placement == "detail" and neck != "none"
     backbone = _with_detail(system, encoder, pretrained) if detail else system.encoder(encoder, pretrained)
@@ -163,7 +169,7 @@ def build_model(
         return SegmentationModel(backbone, between, plain, auxiliary_head)
     if not isinstance(plain, FusedDecoder):
         raise UsageError(f"placement {placement!r} needs a decoder with one fused map; {decoder!r} has none")
-    refined = RefinedDecoder(plain, detail=backbone.channels[0] if detail else None, **options)
+    refined = RefinedDecoder(plain, detail=backbone.channels[0] if detail else None, guide=guide, **options)
     return SegmentationModel(backbone, between, refined, auxiliary_head)
 
 

@@ -4,8 +4,8 @@ Not here: the encoder placement (``crispseg.nn.neck``).
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -13,11 +13,18 @@ from crispseg.models.decoders import Criterion, Decoder, FusedDecoder
 from crispseg.nn import SemanticDiffusion
 from crispseg.nn.sdc import resize
 
+Guide = Literal["probabilities", "detached", "logits"]
+GUIDES: dict[str, Callable[[Tensor], Tensor]] = {
+    "probabilities": lambda logits: logits.softmax(dim=1),
+    "detached": lambda logits: logits.softmax(dim=1).detach(),
+    "logits": lambda logits: logits,
+}
+
 
 class RefinedDecoder(Decoder):
     """A decoder whose map is sharpened by what its own first head says.
 
-        F = features(maps);  P = softmax(head(F));  F' = SDN(F, P);  logits = head'(F')
+        F = features(maps);  P = guide(head(F));  F' = SDN(F, P);  logits = head'(F')
 
     The second head starts as a copy of the first and SDN as the identity, so the logits start as the decoder's own.
     Both heads are supervised, the second by the decoder's own loss. Source: ours (METHOD.md section 5, late placement).
@@ -34,19 +41,20 @@ class RefinedDecoder(Decoder):
         The decoder to refine.
     detail
         Channels of E, which then comes first among the maps; None: the decoder reads all maps.
-    detach_guide
-        Keep the second head's gradient from reaching the first through the guide.
+    guide
+        What S compares of the first head: its class ``"probabilities"``; the same ``"detached"``, so that the second
+        head's gradient does not reach the first through them; or its ``"logits"``, whose steps are larger, and so λ.
     options
         Passed on to :class:`crispseg.nn.SemanticDiffusion`.
     """
 
     def __init__(
-        self, decoder: FusedDecoder, *, detail: int | None = None, detach_guide: bool = False, **options: Any
+        self, decoder: FusedDecoder, *, detail: int | None = None, guide: Guide = "probabilities", **options: Any
     ) -> None:
         super().__init__()
         self.decoder = decoder
         self.align_corners = decoder.align_corners
-        self.detach_guide = detach_guide
+        self.guided_by = guide
         self.sdn = SemanticDiffusion(decoder.channels, decoder.num_classes, **options)
         self.head = copy.deepcopy(decoder.head)
         self.own = slice(0 if detail is None else 1, None)  # the maps that the decoder reads
@@ -63,11 +71,14 @@ class RefinedDecoder(Decoder):
             fused = resize(fused, maps[0]) + self.lateral(maps[0])
         return fused, first
 
+    def guide(self, first: Tensor) -> Tensor:
+        """Return what S compares, (B, K, h, w), of the first head's logits."""
+        return GUIDES[self.guided_by](first)
+
     def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the refined logits (B, K, H, W) on the grid of F, and those of all other heads."""
         fused, first = self.before(maps)
-        guide = first.softmax(dim=1)
-        refined = self.head(self.sdn(fused, guide.detach() if self.detach_guide else guide))
+        refined = self.head(self.sdn(fused, self.guide(first)))
         return refined, [first, *self.decoder.others(maps[self.own])]
 
     def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
