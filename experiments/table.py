@@ -43,6 +43,12 @@ ANATOMY: dict[str, Callable[[Result], float]] = {
     "missed": lambda r: r["anatomy"]["missed"],
     "invented": lambda r: r["anatomy"]["invented"],
 }
+COST: dict[str, Callable[[Result], float]] = {
+    "displaced": lambda r: r["anatomy"]["miou_cost"]["displaced"],
+    "interior": lambda r: r["anatomy"]["miou_cost"]["interior"],
+    "missed": lambda r: r["anatomy"]["miou_cost"]["missed"],
+    "invented": lambda r: r["anatomy"]["miou_cost"]["invented"],
+}
 METRICS = {
     "mIoU": "miou",
     "boundary F 1 px": "boundary_f_1",
@@ -161,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+")
     parser.add_argument("--split", default="test", choices=("test", "val"))
-    parser.add_argument("--columns", default="means", choices=("means", "classes", "anatomy"))
+    parser.add_argument("--columns", default="means", choices=("means", "classes", "anatomy", "cost"))
     parser.add_argument("--first", metavar="STUDY/ROW", help="a row of another study, above all others")
     parser.add_argument("--folder", type=Path, default=HERE / "studies", help="where the study files are")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -177,7 +183,7 @@ def main() -> None:
         return
     for study in arguments.studies:
         rows = rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first)
-        fixed = {"means": COLUMNS, "anatomy": ANATOMY}
+        fixed = {"means": COLUMNS, "anatomy": ANATOMY, "cost": COST}
         text = table(rows, arguments.split, fixed.get(arguments.columns) or classes(rows, arguments.split))
         print(text)
         suffixes = [part for part, usual in ((arguments.split, "test"), (arguments.columns, "means")) if part != usual]

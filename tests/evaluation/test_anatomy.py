@@ -128,6 +128,36 @@ def test_void_is_nowhere():
     assert counts.length()[0, 1].item() == 40
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 10**6))
+def test_a_kind_costs_the_miou_that_its_pixels_would_gain(height, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pred, truth = torch.randint(0, 3, (2, height, width), generator=generator)
+    truth[torch.rand(height, width, generator=generator) < 0.2] = 255
+    truth[0, 0] = 0
+    kinds, names = error_kinds(pred, truth, 3), ["a", "b", "c"]
+    measured = suite([("image", pred, truth)], names).summary()
+    for at, name in enumerate(KINDS, start=1):
+        mended = suite([("image", torch.where(kinds == at, truth, pred), truth)], names).summary()
+        assert measured["anatomy"]["miou_cost"][name] == pytest.approx(mended["miou"] - measured["miou"])
+
+
+def test_what_boundaries_cost_is_said_apart_from_what_was_missed():
+    truth = halves(30)
+    truth[20:24, 10:14] = 2  # 16 pixels, missed
+    pred = halves(28)  # a straight boundary, 2 px off
+    cost = dict(zip(KINDS, anatomy(pred, truth).cost().tolist(), strict=True))
+    before = 1664 / 1800 + 1800 / 1920 + 0
+    assert cost == pytest.approx(
+        {
+            "displaced": (1784 / 1800 + 1 + 0 - before) / 3,
+            "missed": (1664 / 1784 + 1800 / 1920 + 1 - before) / 3,
+            "interior": 0,
+            "invented": 0,
+        }
+    )
+
+
 def test_the_summary_adds_up():
     pred, truth = halves(28), halves(30)
     summary = suite([("a", pred, truth), ("b", truth, truth)], ["sky", "road"]).summary()["anatomy"]

@@ -40,6 +40,7 @@ def _anatomy_table(summary: Mapping[str, Any]) -> Table:
     for name in summary["per_class"]:
         table.add_row(name, *(number(anatomy["per_class"].get(name, {}).get(kind)) for kind in KINDS))
     table.add_row("all pixels", *(number(anatomy[kind]) for kind in KINDS), style="bold")
+    table.add_row("mIoU they cost", *(number(anatomy["miou_cost"][kind]) for kind in KINDS), style="bold")
     return table
 
 

@@ -69,6 +69,7 @@ def compare_page(
         costs=_costs(result, names),
         classes=_classes(result, names),
         anatomy=_anatomy(result, names),
+        cost=_cost(result, names),
         growth=_growth(result, names),
         displacement=_displacement(result, names),
         curves=_curves(result, names),
@@ -143,6 +144,14 @@ def _anatomy(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] 
         return None
     rows = [[name, *(_percent(a[kind], 2) for kind in (*KINDS, "wrong"))] for name, a in anatomies.items() if a]
     return {"head": ["in % of the pixels", *KINDS, "all wrong"], "rows": rows}
+
+
+def _cost(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
+    anatomies = {name: result["contenders"][name].get("anatomy") for name in names}
+    if not all(anatomies.values()):
+        return None
+    rows = [[name, *(_percent(a["miou_cost"][kind], 2) for kind in KINDS)] for name, a in anatomies.items() if a]
+    return {"head": ["points of mIoU they cost", *KINDS], "rows": rows}
 
 
 def _growth(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
