@@ -22,6 +22,13 @@ def halves(split, size=60):
     return truth
 
 
+def noise(height, width, seed):
+    """Any classes of three, a fifth of the truth void."""
+    generator = torch.Generator().manual_seed(seed)
+    pred, truth = torch.randint(0, 3, (2, height, width), generator=generator)
+    return pred, truth.masked_fill(torch.rand(height, width, generator=generator) < 0.2, 255)
+
+
 @pytest.mark.parametrize("shift", [-3, -1, 1, 2, 5])
 def test_a_moved_straight_boundary_is_displaced_by_just_that(shift):
     truth, pred = halves(30), halves(30 - shift)
@@ -75,9 +82,7 @@ def test_a_missed_pole_is_missed_though_all_of_it_is_near_its_boundary():
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 10**6))
 def test_every_wrong_pixel_and_no_other_has_a_kind(height, width, seed):
-    generator = torch.Generator().manual_seed(seed)
-    pred, truth = torch.randint(0, 3, (2, height, width), generator=generator)
-    truth[torch.rand(height, width, generator=generator) < 0.2] = 255
+    pred, truth = noise(height, width, seed)
     kinds = error_kinds(pred, truth, 3, d=2)
     assert torch.equal(kinds > 0, (pred != truth) & (truth != 255))
     counts = anatomy(pred, truth, d=2)
@@ -131,10 +136,8 @@ def test_void_is_nowhere():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 10**6))
 def test_a_kind_costs_the_miou_that_its_pixels_would_gain(height, width, seed):
-    generator = torch.Generator().manual_seed(seed)
-    pred, truth = torch.randint(0, 3, (2, height, width), generator=generator)
-    truth[torch.rand(height, width, generator=generator) < 0.2] = 255
-    truth[0, 0] = 0
+    pred, truth = noise(height, width, seed)
+    truth[0, 0] = 0  # something is labelled
     kinds, names = error_kinds(pred, truth, 3), ["a", "b", "c"]
     measured = suite([("image", pred, truth)], names).summary()
     for at, name in enumerate(KINDS, start=1):
