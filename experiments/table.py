@@ -7,7 +7,8 @@
 
 A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
 study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds
-of error. A comparison is kept as ``results/compare/NAME.json``, its table is ``compare-NAME``.
+of error, ``-cost`` for what they cost in mIoU. A comparison is kept as ``results/compare/NAME.json``, its table is
+``compare-NAME``.
 
 Not here: training and evaluating (``experiments.study``), figures (``experiments.figure``), intervals of differences
 (``crispseg compare``).
