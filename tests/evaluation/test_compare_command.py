@@ -109,7 +109,13 @@ def test_the_page_stands_alone(better):
     assert result["verdicts"]["good"].split(":")[0][:30] in page
     assert page.count("data:image/webp") >= 6
     assert "<svg" in page
-    for words in ("Where boundaries are drawn", "What the errors are", "Human", "wins and loses most"):
+    for words in (
+        "Where boundaries are drawn",
+        "What the errors are",
+        "mIoU they cost",
+        "Human",
+        "wins and loses most",
+    ):
         assert words in page
 
 

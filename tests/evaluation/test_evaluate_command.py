@@ -61,6 +61,9 @@ def test_numbers_are_those_of_the_metrics(folders, capsys):
     printed = capsys.readouterr().out
     assert "mIoU" in printed
     assert f"{found['miou']:.4f}" in printed
+    costs = printed[printed.index("mIoU they cost") :].split()[3:7]
+    assert costs == [f"{cost:.4f}" for cost in found["anatomy"]["miou_cost"].values()]
+    assert float(costs[0]) > 0  # the scenes' boundaries are displaced
 
 
 def test_human_level_stands_beside(folders):
