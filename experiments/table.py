@@ -19,12 +19,14 @@ import json
 import re
 import statistics
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from crispseg.evaluation import KINDS
 from crispseg.files import write_json, write_text
 
 HERE = Path(__file__).parent
@@ -37,19 +39,15 @@ COLUMNS: dict[str, Callable[[Result], float]] = {
     "Boundary IoU": lambda r: r["boundary_iou"],
     "trimap IoU 3 px": lambda r: r["trimap_iou"]["3"],
 }
-ANATOMY: dict[str, Callable[[Result], float]] = {
-    "wrong pixels": lambda r: r["anatomy"]["wrong"],
-    "displaced": lambda r: r["anatomy"]["displaced"],
-    "interior": lambda r: r["anatomy"]["interior"],
-    "missed": lambda r: r["anatomy"]["missed"],
-    "invented": lambda r: r["anatomy"]["invented"],
-}
-COST: dict[str, Callable[[Result], float]] = {
-    "displaced": lambda r: r["anatomy"]["miou_cost"]["displaced"],
-    "interior": lambda r: r["anatomy"]["miou_cost"]["interior"],
-    "missed": lambda r: r["anatomy"]["miou_cost"]["missed"],
-    "invented": lambda r: r["anatomy"]["miou_cost"]["invented"],
-}
+
+
+def _anatomy(*keys: str) -> Callable[[Result], float]:
+    """What reads a number of the error anatomy."""
+    return lambda r: reduce(getitem, keys, r["anatomy"])
+
+
+ANATOMY = {"wrong pixels": _anatomy("wrong"), **{kind: _anatomy(kind) for kind in KINDS}}
+COST = {kind: _anatomy("miou_cost", kind) for kind in KINDS}
 METRICS = {
     "mIoU": "miou",
     "boundary F 1 px": "boundary_f_1",

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from crispseg.errors import UsageError
+from crispseg.errors import UsageError, in_a_line
 
 
 def add_prediction(parser: Any) -> None:
@@ -51,5 +51,5 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"--device {name} is not to be had here: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"--device {name} is not to be had here: {in_a_line(error)}") from error
     return device

@@ -87,14 +87,12 @@ class Anatomy:
     def cost(self) -> Tensor:
         """Return the mIoU that each kind of error costs, (4,) in the order of ``KINDS``; NaN if nothing is labelled."""
 
-        def miou(kinds: Tensor) -> Tensor:
-            wrong = kinds.sum(0)
+        def miou(wrong: Tensor) -> Tensor:
             right = self.labelled - wrong.sum(1)
             return mean_present(iou(torch.stack([right, right + wrong[:, :-1].sum(0), self.labelled])))
 
-        return torch.stack([miou(torch.cat([self.kinds[:i], self.kinds[i + 1 :]])) for i in range(4)]) - miou(
-            self.kinds
-        )
+        wrong = self.kinds.sum(0)
+        return torch.stack([miou(wrong - kind) for kind in self.kinds]) - miou(wrong)
 
     def summary(self, classes: Sequence[str]) -> dict[str, Any]:
         """Return shares of the labelled pixels, in all and per true class, costs and displacements, for JSON."""

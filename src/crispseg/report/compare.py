@@ -68,8 +68,7 @@ def compare_page(
         headline=_headline(result, names),
         costs=_costs(result, names),
         classes=_classes(result, names),
-        anatomy=_anatomy(result, names),
-        cost=_cost(result, names),
+        errors=_errors(result, names),
         growth=_growth(result, names),
         displacement=_displacement(result, names),
         curves=_curves(result, names),
@@ -138,20 +137,16 @@ def _classes(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {"head": head, "rows": rows}
 
 
-def _anatomy(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
+def _errors(result: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]] | None:
     anatomies = {name: result["contenders"][name].get("anatomy") for name in names}
     if not all(anatomies.values()):
         return None
-    rows = [[name, *(_percent(a[kind], 2) for kind in (*KINDS, "wrong"))] for name, a in anatomies.items() if a]
-    return {"head": ["in % of the pixels", *KINDS, "all wrong"], "rows": rows}
-
-
-def _cost(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
-    anatomies = {name: result["contenders"][name].get("anatomy") for name in names}
-    if not all(anatomies.values()):
-        return None
-    rows = [[name, *(_percent(a["miou_cost"][kind], 2) for kind in KINDS)] for name, a in anatomies.items() if a]
-    return {"head": ["points of mIoU they cost", *KINDS], "rows": rows}
+    shares = [[name, *(_percent(a[kind], 2) for kind in (*KINDS, "wrong"))] for name, a in anatomies.items() if a]
+    costs = [[name, *(_percent(a["miou_cost"][kind], 2) for kind in KINDS)] for name, a in anatomies.items() if a]
+    return [
+        {"head": ["in % of the pixels", *KINDS, "all wrong"], "rows": shares},
+        {"head": ["points of mIoU they cost", *KINDS], "rows": costs},
+    ]
 
 
 def _growth(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:

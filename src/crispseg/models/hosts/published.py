@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crispseg.errors import DataError, UsageError
+from crispseg.errors import DataError, UsageError, in_a_line
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.hosts import library
 from crispseg.models.hosts.vit import DPTEncoder
@@ -61,7 +61,7 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"no checkpoint {self.source or self.name!r} could be had here ({type(error).__name__}: "
-                f"{str(error).splitlines()[0]}); give the folder of a save_pretrained, with safetensors"
+                f"{in_a_line(error)}); give the folder of a save_pretrained, with safetensors"
             ) from error
         if report["missing_keys"]:
             raise DataError(
