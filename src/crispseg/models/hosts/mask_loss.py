@@ -7,7 +7,7 @@ classes that occur, π: the cheapest matching of the two. Every sum over pixels 
 
 This is the loss that transformers' MaskFormer and Mask2Former compute, which know no void: there a void pixel is
 "outside" of every mask. Without void the two are equal, and the tests hold them to it.
-Sources: Cheng, Schwing, Kirillov, NeurIPS 2021, section 3.3; Cheng et al., Mask2Former, CVPR 2022, section 3.3.
+Sources: Cheng, Schwing, Kirillov, NeurIPS 2021, section 3; Cheng et al., Mask2Former, CVPR 2022, section 3.3.
 Not here: the networks (``mask_classification``).
 """
 

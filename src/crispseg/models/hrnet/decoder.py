@@ -27,7 +27,7 @@ class HRNetDecoder(FusedDecoder):
 
     References
     ----------
-    HRNet, arXiv 1908.07919, section 3.4 and figure 4 (b), HRNetV2.
+    HRNet, arXiv 1908.07919, section 3 (representation head) and figure 4 (b), HRNetV2.
 
     Examples
     --------

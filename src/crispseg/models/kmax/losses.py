@@ -1,6 +1,6 @@
 """What kMaX-DeepLab learns from, for one prediction matched with the labels: classes, masks, and pixels in contrast.
 
-Source: Wang et al.: MaX-DeepLab, CVPR 2021, section 3.3 (PQ-style loss, instance discrimination); Yu et al., ECCV 2022,
+Source: Wang et al.: MaX-DeepLab, CVPR 2021, section 3 (PQ-style loss, instance discrimination); Yu et al., ECCV 2022,
 section 4.1; weights, temperatures and samples are those of the authors' PyTorch code.
 Void pixels: no term has a gradient of their masks, classes or contrast. They enter one weight, as the authors' do: a
 query without a class learns "no object" by the share of its mask that lies on void. Not here: matching (``matching``).

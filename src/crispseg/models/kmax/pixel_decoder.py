@@ -1,6 +1,6 @@
 """The pixel decoder: axial attention at strides 32 and 16, bottlenecks at 8 and 4, each stage fused into the next.
 
-Source: Yu et al.: k-means Mask Transformer, ECCV 2022, section 3.3; axial attention: Wang et al.: Axial-DeepLab,
+Source: Yu et al.: k-means Mask Transformer, ECCV 2022, section 3; axial attention: Wang et al.: Axial-DeepLab,
 ECCV 2020, equation 4. Not here: the queries (``transformer``).
 """
 

@@ -1,6 +1,6 @@
 """The k-means mask transformer decoder: queries are cluster centres, cross-attention is one k-means step.
 
-Source: Yu et al.: k-means Mask Transformer, ECCV 2022, section 3.2, equations 6 to 8, and figure 2.
+Source: Yu et al.: k-means Mask Transformer, ECCV 2022, section 3 (k-means cross-attention) and figure 2.
 Not here: the pixels' features (``pixel_decoder``), what the masks learn from (``losses``).
 """
 

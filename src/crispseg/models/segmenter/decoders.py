@@ -52,7 +52,7 @@ class MaskTransformer(Decoder):
 
     References
     ----------
-    Segmenter, arXiv 2105.05633, section 3.2, equations 5 and 6. The layer norm over classes and the unit lengths are
+    Segmenter, arXiv 2105.05633, section 3.2, "Mask Transformer". The layer norm over classes and the unit lengths are
     the authors' code's.
     """
 
