@@ -14,6 +14,10 @@ import yaml
 
 from crispseg.errors import DataError, UsageError, nearest
 from crispseg.files import write_text
+from crispseg.models.attaching.graft import Side
+from crispseg.models.build import Placement
+from crispseg.models.refined import Guide
+from crispseg.models.user import Normalise
 from crispseg.similarity import SimilarityName
 
 
@@ -110,17 +114,17 @@ class ModelConfig:
     encoder: str = "tf_efficientnet_lite0"
     decoder: str = "semantic_fpn"
     neck: str = "sdn"
-    placement: Literal["encoder", "lateral", "decoder", "detail", "both"] = "encoder"
-    guide: Literal["probabilities", "detached", "logits"] = "probabilities"
+    placement: Placement = "encoder"
+    guide: Guide = "probabilities"
     pretrained: bool | str = True
     decoder_channels: int | None = None
     decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     auxiliary: bool = False
     neck_options: NeckConfig = dataclasses.field(default_factory=NeckConfig)
     factory: str | None = None
-    normalise: Literal["imagenet", "none"] = "imagenet"
+    normalise: Normalise = "imagenet"
     at: str | None = None
-    side: Literal["output", "input"] = "output"
+    side: Side = "output"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

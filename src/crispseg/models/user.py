@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError, DataError, UsageError, nearest
 from crispseg.models.attaching import adapter_parameters, attach
-from crispseg.models.attaching.graft import grafted_modules
+from crispseg.models.attaching.graft import Side, grafted_modules
 from crispseg.models.decoders import Criterion
 from crispseg.models.factory import call_factory, line_of
 from crispseg.models.network import SegmentationNetwork
 from crispseg.nn.operators import OPERATORS
 
-NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "none": ((0.0,) * 3, (1.0,) * 3)}
+Normalise = Literal["imagenet", "none"]
+NORMALISATIONS: dict[Normalise, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0,) * 3, (1.0,) * 3),
+}
 MULTIPLE = 32
 """Images are padded, at the bottom and on the right, to sides divisible by this: encoders of five stages ask for it."""
 ENCODERS = ("encoder", "backbone", "base_model")
@@ -61,7 +65,7 @@ class UserModel(SegmentationNetwork):
         net: nn.Module,
         num_classes: int,
         *,
-        normalise: Literal["imagenet", "none"] = "imagenet",
+        normalise: Normalise = "imagenet",
         name: str = "the network",
     ) -> None:
         super().__init__()
@@ -124,9 +128,9 @@ def user_model(
     num_classes: int,
     *,
     neck: str = "sdn",
-    normalise: Literal["imagenet", "none"] = "imagenet",
+    normalise: Normalise = "imagenet",
     at: str | None = None,
-    side: Literal["output", "input"] = "output",
+    side: Side = "output",
     neck_options: Mapping[str, Any] | None = None,
 ) -> UserModel:
     """Return the network of ``PATH.py:FACTORY`` with the neck attached to it, or without (``neck="none"``).
