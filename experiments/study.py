@@ -5,9 +5,10 @@
 
 A study file names a base config (a row may name its own), what all rows change in it, and what each row changes. The
 run of a row and a seed is the folder ``runs/STUDY/ROW-sSEED``, its numbers on val and on test are
-``experiments/results/STUDY/ROW-sSEED.json``. It can be killed at any moment and started again, also twice at once: a
-run goes on from its checkpoint, one that another process trains is left to it. Choices are made on val; test is for
-reporting.
+``experiments/results/STUDY/ROW-sSEED.json``; the counts of every image of test, from which ``crispseg compare`` makes
+differences with an interval, are the ``.npz`` beside it. It can be killed at any moment and started again, also twice
+at once: a run goes on from its checkpoint, one that another process trains is left to it. Choices are made on val; test
+is for reporting.
 
 Not here: tables (``experiments.table``), differences with an interval (``crispseg compare``).
 """
@@ -26,7 +27,7 @@ from crispseg import config as configs
 from crispseg.config import Config
 from crispseg.data import find_samples
 from crispseg.errors import nearest
-from crispseg.evaluation import run_maps, suite
+from crispseg.evaluation import run_maps, suite, write_counts
 from crispseg.files import write_json
 from crispseg.runs import environment, load_run
 from crispseg.training import train
@@ -79,6 +80,8 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
         samples, classes = find_samples(data.root, split, data.layout)
         found = suite(run_maps(run, samples, label_size=study.label_size), classes.names, classes.ignore_index)
         results[split] = found.summary()
+        if split == "test":
+            write_counts(result.with_suffix(".npz"), found)
     training = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "environment")}
     write_json(
         result,

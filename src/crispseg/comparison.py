@@ -26,6 +26,7 @@ from crispseg.evaluation import (
     contender_maps,
     costs,
     predict_masks,
+    read_counts,
     suite,
     train_contender,
 )
@@ -103,7 +104,7 @@ def does_it_help(
 def run_comparison(
     contenders: Sequence[Contender],
     cases: Sequence[Case],
-    classes: ClassSet,
+    classes: ClassSet | None,
     out: Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
@@ -122,7 +123,7 @@ def run_comparison(
     Parameters
     ----------
     contenders, cases, classes
-        Who, on which images, and what the labels mean.
+        Who, on which images, and what the labels mean; no images and no classes if all contenders are counts files.
     out
         Folder to write: ``compare.json``, ``report.html``, ``runs`` and ``masks``.
     seeds, root
@@ -140,24 +141,32 @@ def run_comparison(
     """
     device = torch.device(device)
     trained = [train_contender(c, seeds, root, out / "runs") if c.kind == "config" else c for c in contenders]
-    masks = {
-        c.name: predict_masks(c, cases, classes, out / "masks", track=track, device=device, **options).paths
-        if c.kind == "run"
-        else c.paths
-        for c in trained
-    }
-
-    def measure(folder: Path) -> Evaluation:
-        maps = contender_maps(folder, track(cases, f"measuring {folder.name}"), classes)
-        return suite(maps, classes.names, classes.ignore_index, settings=settings or Settings())
-
-    sides = {name: [measure(folder) for folder in paths] for name, paths in masks.items()}
+    sides: dict[str, list[Evaluation]] = {}
+    masks: dict[str, tuple[Path, ...]] = {}
+    for c in trained:
+        if c.kind == "counts":
+            sides[c.name] = [read_counts(path) for path in c.paths]
+            continue
+        if classes is None:
+            raise ValueError(f"{c.name}: images and classes can only be left out for counts files")
+        if c.kind == "run":
+            c = predict_masks(c, cases, classes, out / "masks", track=track, device=device, **options)
+        masks[c.name] = c.paths
+        sides[c.name] = [
+            suite(
+                contender_maps(folder, track(cases, f"measuring {folder.name}"), classes),
+                classes.names,
+                classes.ignore_index,
+                settings=settings,
+            )
+            for folder in c.paths
+        ]
     result = compare(sides, group=group, samples=samples, seed=seed)
     result |= dict(extra or {}) | _costs(trained, cases, device)
     facts = environment()
-    page = compare_page(
-        result, _scenes(masks, cases, classes), classes.palette, classes.ignore_index, _provenance(facts, trained)
-    )
+    palette, ignore_index = ((), 255) if classes is None else (classes.palette, classes.ignore_index)
+    scene = _scenes(masks, cases, classes) if classes is not None and masks.keys() == sides.keys() else None
+    page = compare_page(result, scene, palette, ignore_index, _provenance(facts, trained))
     result |= {"paths": _paths(trained), "environment": facts}
     write_json(out / "compare.json", result)
     write_text(out / "report.html", page)

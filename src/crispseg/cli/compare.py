@@ -1,8 +1,9 @@
 """Say whether B is better than A, and how sure that is: crispseg compare A B [C …] --out DIR
 Say whether SDN helps a network of your own: crispseg compare --model PATH.py:FACTORY --data.root ROOT --out DIR
 
-A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, or a config, which is
-trained once for each of --seeds. NAME=PATH names it, PATH,PATH joins trainings; the first contender is the baseline.
+A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, a counts file of
+crispseg evaluate --counts, or a config, which is trained once for each of --seeds. NAME=PATH names it, PATH,PATH or a
+pattern joins trainings; the first contender is the baseline.
 FACTORY(num_classes) in PATH.py returns a torch.nn.Module; it is trained without and with SDN on the same budget, which
 --config FILE or the flags of crispseg train say. Cut off, the same command goes on.
 Writes DIR/compare.json and DIR/report.html.
@@ -139,7 +140,12 @@ def _check(contenders: Sequence[Contender], arguments: Any, config: Config) -> N
         raise UsageError(f"two contenders are called {next(n for n in names if names.count(n) > 1)!r}; use NAME=PATH")
     if arguments.label is not None and arguments.data.root is not None:
         raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
-    if arguments.label is not None and any(c.kind != "masks" for c in contenders):
+    if all(c.kind == "counts" for c in contenders):
+        if arguments.label is not None or arguments.data.root is not None:
+            raise UsageError("counts files need no truth: leave --label and --data.root out")
+        if settings_of(arguments) != Settings():
+            raise UsageError("counts files are measured already: --tolerances, --radii, … go with crispseg evaluate")
+    if arguments.label is not None and any(c.kind in ("run", "config") for c in contenders):
         raise UsageError("runs and configs need pictures: give --data.root ROOT and --split, not --label")
     if arguments.label2 is not None and arguments.label is None:
         raise UsageError("--label2 goes with --label")
@@ -149,10 +155,12 @@ def _check(contenders: Sequence[Contender], arguments: Any, config: Config) -> N
         raise UsageError(f"{unused[0].split(':')[0]} goes with --model PATH.py:FACTORY alone; a config has its own")
 
 
-def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case], ClassSet]:
+def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case], ClassSet | None]:
     size = pair(arguments.label_size)
+    if all(c.kind == "counts" for c in contenders):
+        return [], None
     if arguments.label is None:
-        own = next((configs.read(data_config(c)).data for c in contenders if c.kind != "masks"), None)
+        own = next((configs.read(data_config(c)).data for c in contenders if c.kind in ("run", "config")), None)
         if own is None and arguments.data.root is None:
             raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
         samples, classes = find_samples(
@@ -171,8 +179,8 @@ def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case],
     return [Case(pair.name, pair.label, size=size) for pair in pairs], classes
 
 
-def _human(arguments: Any, classes: ClassSet, settings: Settings) -> dict[str, Any]:
-    if arguments.label2 is None:
+def _human(arguments: Any, classes: ClassSet | None, settings: Settings) -> dict[str, Any]:
+    if arguments.label2 is None or classes is None:
         return {}
     maps = mask_maps(mask_pairs(arguments.label2, arguments.label), classes, as_annotator=True)
     human = suite(maps, classes.names, classes.ignore_index, settings=settings)

@@ -1,8 +1,8 @@
 """Measure masks at the boundary. Anybody's masks: crispseg evaluate --pred DIR --label DIR
 A trained run on a data set: crispseg evaluate --run DIR [--data.root ROOT] [--split test]
 
-Prints a table; --out FILE.json has every number, in 0–1. With --label2 DIR, a second annotator's masks, the human level
-stands beside the model's.
+Prints a table; --out FILE.json has every number, in 0–1; --counts FILE.npz has what crispseg compare needs, and stands
+for the masks there. With --label2 DIR, a second annotator's masks, the human level stands beside the model's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,17 @@ from crispseg.cli._prediction import add_model, add_prediction, pair, prediction
 from crispseg.cli._tables import evaluation_tables, show
 from crispseg.data import find_samples
 from crispseg.errors import UsageError
-from crispseg.evaluation import Evaluation, Settings, classes_of, mask_maps, mask_pairs, run_maps, suite
+from crispseg.evaluation import (
+    Evaluation,
+    Settings,
+    classes_of,
+    mask_maps,
+    mask_pairs,
+    run_maps,
+    suite,
+    write_counts,
+)
+from crispseg.evaluation.counts import SUFFIX
 from crispseg.files import write_json
 from crispseg.metrics.boundary_f import TOLERANCES
 from crispseg.metrics.trimap import RADII
@@ -37,6 +47,7 @@ def add_arguments(parser: Any) -> None:
         "--label-size", type=int, nargs=2, metavar=("H", "W"), help="protocol's size (default: each label's own)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every number to this JSON file")
+    parser.add_argument("--counts", type=Path, metavar="FILE", help="write the counts of every image to this .npz file")
     add_classes(parser)
     add_settings(parser)
     add_prediction(parser)
@@ -84,12 +95,17 @@ def run(arguments: Any) -> int:
     """Measure, print, write."""
     if (arguments.run is None) == (arguments.pred is None):
         raise UsageError("what should be measured? give --pred DIR (and --label DIR), or --run DIR")
+    if arguments.counts is not None and arguments.counts.suffix != SUFFIX:
+        raise UsageError(f"--counts {arguments.counts}: expected a name that ends in {SUFFIX}, as compare knows it by")
     source, results = _of_run(arguments) if arguments.run is not None else _of_masks(arguments)
     show(*evaluation_tables(results, source["title"]))
     if arguments.out is not None:
         mine, *human = [result.summary() for result in results.values()]
         write_json(arguments.out, {**mine, **({"human": human[0]} if human else {}), "source": source, **environment()})
         print(f"{arguments.out}: every number")
+    if arguments.counts is not None:
+        write_counts(arguments.counts, next(iter(results.values())))
+        print(f"{arguments.counts}: the counts of every image, for crispseg compare")
     return 0
 
 

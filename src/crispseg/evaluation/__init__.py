@@ -13,6 +13,7 @@ from crispseg.evaluation.contenders import (
     read_contender,
     train_contender,
 )
+from crispseg.evaluation.counts import read_counts, write_counts
 from crispseg.evaluation.segments import segments
 from crispseg.evaluation.sources import MaskPair, classes_of, mask_maps, mask_pairs, predict_label, run_maps
 from crispseg.evaluation.suite import Evaluation, Settings, suite
@@ -42,10 +43,12 @@ __all__ = [
     "predict_label",
     "predict_masks",
     "read_contender",
+    "read_counts",
     "run_maps",
     "segments",
     "suite",
     "title",
     "train_contender",
     "verdict",
+    "write_counts",
 ]

@@ -5,6 +5,7 @@ Not here: making the evaluations (``contenders``), the page (``crispseg.report.c
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from itertools import zip_longest
 from operator import add
 from typing import Any
 
@@ -102,12 +103,21 @@ def decisive_metrics(metrics: Metrics) -> list[str]:
 def _check(sides: Sides) -> Evaluation:
     if len(sides) < 2:
         raise UsageError(f"a comparison needs two contenders, found {len(sides)}")
-    first = next(iter(sides.values()))[0]
+    baseline, (first, *_) = next(iter(sides.items()))
     for name, runs in sides.items():
-        for run in runs:
-            if (run.names, run.classes, run.settings) != (first.names, first.classes, first.settings):
-                raise UsageError(f"{name} was not measured on the same images, classes and settings as the others")
+        for mine, theirs in ((_measured(run), _measured(first)) for run in runs):
+            for what, parts in mine.items():
+                for a, b in zip_longest(parts, theirs[what]):
+                    if a != b:
+                        raise UsageError(
+                            f"{name} was not measured on the same {what} as {baseline}: expected {b}, found {a}"
+                        )
     return first
+
+
+def _measured(run: Evaluation) -> dict[str, tuple[Any, ...]]:
+    """What must be alike in all that is compared."""
+    return {"images": run.names, "classes": run.classes, "void": (run.ignore_index,), "settings": (run.settings,)}
 
 
 def _per_class(metrics: Metrics, counts: Counts) -> dict[str, Tensor]:

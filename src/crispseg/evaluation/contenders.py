@@ -1,9 +1,10 @@
-"""Who is compared: run folders, folders of masks, or configs to train; each ends as folders of masks, one a training.
+"""Who is compared: run folders, folders of masks, configs to train, or counts files (one of each a training).
 
 Not here: how they compare (``compare``).
 """
 
 import dataclasses
+import glob
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,17 +21,19 @@ from crispseg.data import ClassSet, read_image, read_label, resize_image, resize
 from crispseg.data.samples import by_name
 from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
+from crispseg.evaluation.counts import SUFFIX
 from crispseg.evaluation.sources import MASKS, predict_label
 from crispseg.ops.semantic_difference.flops import FLOPS
 from crispseg.runs import FILES, check_code, load_run, parameter_count
 from crispseg.training import train
 
-Kind = Literal["run", "masks", "config"]
+Kind = Literal["run", "masks", "config", "counts"]
+KINDS_OF_FILES: dict[str, Kind] = {".yaml": "config", ".yml": "config", SUFFIX: "counts"}
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One side of a comparison: its name, what it is, and its trainings (run folders, folders of masks, one config).
+    """One side of a comparison: its name, what it is, and its trainings (one config, or as many of the others).
 
     ``factory``: the code of a run whose network is the user's own, see :func:`crispseg.runs.load_run`.
     """
@@ -70,11 +73,12 @@ class Case:
 def read_contender(word: str) -> Contender:
     """Return the contender that ``[NAME=]PATH[,PATH…]`` means; several paths are trainings of one method.
 
-    A path is a run folder, a folder of run folders, a folder of masks, or a config file (YAML). Raises ``UsageError``
-    for anything else, or for paths of different kinds.
+    A path is a run folder, a folder of run folders, a folder of masks, a counts file, a config file (YAML), or a
+    pattern (``*``, ``?``, ``[…]``) that such paths match. Raises ``UsageError`` for anything else, or for paths of
+    different kinds.
     """
     name, given, rest = word.partition("=")
-    paths = [Path(part) for part in (rest if given else word).split(",") if part]
+    paths = [path for part in (rest if given else word).split(",") if part for path in _paths(part)]
     if not paths or (given and not name):
         raise UsageError(f"expected [NAME=]PATH[,PATH…], found {word!r}")
     found = [_kind(path) for path in paths]
@@ -85,7 +89,7 @@ def read_contender(word: str) -> Contender:
     if kind == "config" and len(paths) > 1:
         raise UsageError(f"{word}: give one config a contender; --seeds says how often it is trained")
     inside = tuple(path for _, several in found for path in several)
-    return Contender(name if given else paths[0].stem if kind == "config" else paths[0].name, kind, inside)
+    return Contender(name if given else paths[0].stem if paths[0].is_file() else paths[0].name, kind, inside)
 
 
 def data_config(contender: Contender) -> Path:
@@ -199,12 +203,23 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def _paths(part: str) -> list[Path]:
+    """The path that ``part`` is, or those that it matches, sorted."""
+    if Path(part).exists() or not glob.has_magic(part):
+        return [Path(part)]
+    matches = sorted(glob.glob(part))
+    if not matches:
+        raise UsageError(f"{part}: nothing matches this pattern")
+    return [Path(match) for match in matches]
+
+
 def _kind(path: Path) -> tuple[Kind, list[Path]]:
-    if path.is_file() and path.suffix in (".yaml", ".yml"):
-        return "config", [path]
+    if path.is_file() and path.suffix in KINDS_OF_FILES:
+        return KINDS_OF_FILES[path.suffix], [path]
     if not path.is_dir():
         raise UsageError(
-            f"{path}: expected a run folder, a folder of masks or a config.yaml, found nothing of the kind"
+            f"{path}: expected a run folder, a folder of masks, a counts file (.npz) or a config.yaml, found "
+            "nothing of the kind"
         )
     if (path / "config.yaml").is_file():
         return "run", [path]

@@ -3,7 +3,7 @@
 An :class:`Evaluation` is names and integers only. Scores of the set, of one image, or of a bootstrap sample are made
 from them by the same functions, after summing.
 
-Not here: where maps come from (``sources``), resampling (``bootstrap``), files (``record``).
+Not here: where maps come from (``sources``), resampling (``bootstrap``), files (``counts``).
 """
 
 import math

@@ -41,7 +41,7 @@ class Scene:
 
 def compare_page(
     result: Mapping[str, Any],
-    scene: Callable[[str], Scene],
+    scene: Callable[[str], Scene] | None,
     palette: Sequence[Colour],
     ignore_index: int,
     provenance: Mapping[str, Any],
@@ -53,9 +53,9 @@ def compare_page(
     result
         What :func:`crispseg.evaluation.compare` returns, with ``costs`` and ``human`` if there are any.
     scene
-        Gives an image by its name; asked for those that ``result["images"]`` names.
+        Gives an image by its name; asked for those that ``result["images"]`` names. None: there are none to show.
     palette, ignore_index
-        Colours of the classes; the label of void.
+        Colours of the classes; the label of void. Asked for where there are images.
     provenance
         ``version`` and ``facts``, pairs of text, for the foot of the page.
     """
@@ -78,7 +78,9 @@ def compare_page(
             (
                 name,
                 title(result["images"][name]["metric"]),
-                [_card(row, scene, (result["baseline"], name), palette, ignore_index) for row in _rows(result, name)],
+                [_card(row, scene, (result["baseline"], name), palette, ignore_index) for row in _rows(result, name)]
+                if scene is not None
+                else [],
             )
             for name in names[1:]
         ],

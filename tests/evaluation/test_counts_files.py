@@ -1,0 +1,157 @@
+"""An evaluation kept as a counts file: it comes back equal, is compared without masks, and a bad file is named."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crispseg import DataError
+from crispseg.cli import main
+from crispseg.data import ClassSet, default_palette, write_classes
+from crispseg.evaluation import Settings, read_counts, suite, write_counts
+
+CLASSES = ClassSet(("sky", "road", "pole"), default_palette(3))
+SIDES = ("poor", "good", "better")
+
+
+def truth(i):
+    labels = torch.zeros(30, 40, dtype=torch.uint8)
+    labels[15 + i % 7 :] = 1
+    labels[5:25, 10 + i : 13 + i] = 2
+    labels[:2] = 255
+    return labels
+
+
+def maps(shift):
+    return [(f"street/{i:02}", truth(i).roll(shift, 1), truth(i)) for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Masks of three contenders and, of each, the counts file that ``crispseg evaluate`` writes."""
+    root = tmp_path_factory.mktemp("counts")
+    write_classes(root / "classes.json", CLASSES)
+    for shift, side in zip((3, 2, 1), SIDES):
+        for name, pred, label in maps(shift):
+            for kind, values in ((side, pred.clamp(max=2)), ("label", label)):
+                path = root / kind / f"{name}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values.numpy()).save(path)
+        words = ["evaluate", "--pred", str(root / side), "--label", str(root / "label")]
+        assert main([*words, "--counts", str(root / f"{side}-s0.npz"), "--out", str(root / f"{side}.json")]) == 0
+    return root
+
+
+def compare(out, *words):
+    code = main(["compare", *map(str, words), "--out", str(out), "--samples", "200"])
+    return json.loads((out / "compare.json").read_text()) if code == 0 else code
+
+
+@pytest.mark.parametrize("anatomy", [True, False])
+def test_what_is_written_comes_back(tmp_path, anatomy):
+    settings = Settings(tolerances=(1, 2.5), radii=(2,), width=3, border=False)
+    written = suite(maps(1), CLASSES.names, settings=settings, anatomy=anatomy)
+    write_counts(tmp_path / "a.npz", written)
+    found = read_counts(tmp_path / "a.npz")
+    assert (found.names, found.classes, found.ignore_index, found.settings) == (
+        written.names,
+        written.classes,
+        written.ignore_index,
+        written.settings,
+    )
+    assert found.summary() == written.summary()
+    for name, table in written.per_image().items():
+        assert torch.equal(table, found.per_image()[name]), name
+
+
+def test_compared_from_counts_as_from_masks(folder, tmp_path):
+    masks = compare(tmp_path / "masks", *(folder / side for side in SIDES), "--label", folder / "label")
+    counts = compare(tmp_path / "counts", *(f"{side}={folder / side}-s0.npz" for side in SIDES))
+    for key in ("verdicts", "differences", "contenders", "images", "bootstrap", "classes", "caveats"):
+        assert counts[key] == masks[key], key
+    page = (tmp_path / "counts" / "report.html").read_text()
+    assert "What the errors are" in page
+    assert "wins and loses most" not in page  # there is no image to show
+
+
+def test_counts_stand_beside_masks(folder, tmp_path):
+    words = (folder / "poor", f"good={folder / 'good-s0.npz'}", "--label", folder / "label")
+    masks = compare(tmp_path / "a", folder / "poor", folder / "good", "--label", folder / "label")
+    assert compare(tmp_path / "b", *words)["differences"] == masks["differences"]
+
+
+def test_a_pattern_joins_trainings(folder, tmp_path):
+    (folder / "good-s1.npz").write_bytes((folder / "better-s0.npz").read_bytes())
+    found = compare(tmp_path, f"poor={folder}/poor-s*.npz", f"good={folder}/good-s*.npz")
+    trainings = found["contenders"]["good"]["metrics"]["miou"]["trainings"]
+    assert trainings == [json.loads((folder / f"{side}.json").read_text())["miou"] for side in ("good", "better")]
+
+
+def test_other_images_and_settings_are_told_apart(folder, tmp_path, capsys):
+    write_counts(tmp_path / "fewer.npz", suite(maps(1)[:-1], CLASSES.names))
+    assert compare(tmp_path, folder / "poor-s0.npz", tmp_path / "fewer.npz") == 2
+    assert "not measured on the same images as poor-s0: expected street/05, found None" in capsys.readouterr().err
+    write_counts(tmp_path / "wide.npz", suite(maps(1), CLASSES.names, settings=Settings(width=5)))
+    assert compare(tmp_path, folder / "poor-s0.npz", tmp_path / "wide.npz") == 2
+    assert "the same settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--label", "label"], "need no truth"),
+        (["--radii", "1"], "measured already"),
+        (["other-*.npz"], "other-*.npz: nothing matches"),
+        (["third=poor"], "compared with which truth?"),
+    ],
+)
+def test_asked_wrongly(folder, tmp_path, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(folder)
+    assert compare(tmp_path, "poor-s0.npz", "good-s0.npz", *words) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_counts_files_are_known_by_their_suffix(folder, capsys):
+    words = ["evaluate", "--pred", str(folder / "poor"), "--label", str(folder / "label"), "--counts", "counts.bin"]
+    assert main(words) == 2
+    assert "ends in .npz" in capsys.readouterr().err
+
+
+def damaged(how):
+    """The bytes of a counts file in which one thing is not as it has to be."""
+    out = io.BytesIO()
+    with np.load(io.BytesIO(how.pop("file")), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    about = json.loads(str(arrays["about"])) | how.pop("about", {})
+    arrays = {name: array for name, array in (arrays | how).items() if array is not None}
+    np.savez(out, **arrays | {"about": np.array(json.dumps(about))})
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"about": {"format": 2}}, "format 1 is what this version reads, found 2"),
+        ({"about": {"names": ["only one"]}}, "region is not int32 of shape (1, 3, 3)"),
+        ({"about": {"settings": {"tolerance": 1}}}, "tolerance"),
+        ({"counts.region": None}, "counts.region"),
+        ({"counts.trimap": np.zeros((6, 1), np.int32)}, "trimap is not int32"),
+        ({"anatomy.turns": np.zeros((2, 2), np.int64)}, "anatomy's turns is not int64 of shape (3, 3)"),
+    ],
+)
+def test_a_file_that_is_none_is_named(folder, tmp_path, how, said):
+    path = tmp_path / "bad.npz"
+    path.write_bytes(damaged({"file": (folder / "poor-s0.npz").read_bytes(), **how}))
+    with pytest.raises(DataError, match=r"bad\.npz: expected a counts file") as error:
+        read_counts(path)
+    assert said in str(error.value)
+
+
+def test_half_a_file_is_named(folder, tmp_path):
+    for size in (0, 100, -100):
+        (tmp_path / "half.npz").write_bytes((folder / "poor-s0.npz").read_bytes()[:size])
+        with pytest.raises(DataError, match=r"half\.npz: expected a counts file"):
+            read_counts(tmp_path / "half.npz")
