@@ -10,7 +10,7 @@ differences with an interval, are the ``.npz`` beside it. It can be killed at an
 at once: a run goes on from its checkpoint, one that another process trains is left to it. Choices are made on val; test
 is for reporting.
 
-Not here: tables (``experiments.table``), differences with an interval (``crispseg compare``).
+Not here: tables (``experiments.table``), differences with an interval (``experiments.differences``).
 """
 
 import argparse

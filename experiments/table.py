@@ -3,15 +3,13 @@
     python -m experiments.table controls solver        # writes them into docs/results.md
     python -m experiments.table controls --split val --columns classes
     python -m experiments.table place --first controls/none        # with a row of another study
-    python -m experiments.table --differences comparison/compare.json controls-none   # what crispseg compare wrote
 
 A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
 study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds
-of error, ``-cost`` for what they cost in mIoU. A comparison is kept as ``results/compare/NAME.json``, its table is
-``compare-NAME``.
+of error, ``-cost`` for what they cost in mIoU.
 
-Not here: training and evaluating (``experiments.study``), figures (``experiments.figure``), intervals of differences
-(``crispseg compare``).
+Not here: training and evaluating (``experiments.study``), figures (``experiments.figure``), differences with their
+intervals (``experiments.differences``).
 """
 
 import argparse
@@ -27,7 +25,7 @@ from typing import Any
 import yaml
 
 from crispseg.evaluation import KINDS
-from crispseg.files import write_json, write_text
+from crispseg.files import write_text
 
 HERE = Path(__file__).parent
 Result = dict[str, Any]
@@ -48,14 +46,6 @@ def _anatomy(*keys: str) -> Callable[[Result], float]:
 
 ANATOMY = {"wrong pixels": _anatomy("wrong"), **{kind: _anatomy(kind) for kind in KINDS}}
 COST = {kind: _anatomy("miou_cost", kind) for kind in KINDS}
-METRICS = {
-    "mIoU": "miou",
-    "boundary F 1 px": "boundary_f_1",
-    "3 px": "boundary_f_3",
-    "5 px": "boundary_f_5",
-    "Boundary IoU": "boundary_iou",
-    "trimap IoU 3 px": "trimap_iou_3",
-}
 
 
 def read_row(results: Path, name: str) -> list[Result]:
@@ -105,24 +95,6 @@ def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable
     return "\n".join(lines)
 
 
-def differences(tree: Result) -> str:
-    """The Markdown table of a ``compare.json``: each contender minus the baseline, with its interval, in points."""
-    names = list(tree["differences"])
-    lines = [line(["", *(f"{name} − {tree['baseline']}" for name in names)]), "|---|" + "---:|" * len(names)]
-    for title, metric in METRICS.items():
-        found = [tree["differences"][name][metric] for name in names]
-        lines.append(line([title, *(_interval(d) for d in found)]))
-    caveat = tree["caveats"][0] if tree["caveats"] else ""
-    images, groups = tree["bootstrap"]["images"], tree["bootstrap"]["groups"]
-    trainings = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
-    machine, commit = tree["environment"]["machine"], tree["environment"]["commit"]
-    lines.append(
-        f"\nPoints, with 95 % intervals, on {images} images in {groups} groups; trainings: {trainings}. {caveat} "
-        f"`crispseg compare` at {commit} on {machine['gpu'] or machine['processor']}."
-    )
-    return "\n".join(lines)
-
-
 def classes(rows: dict[str, list[Result]], split: str) -> dict[str, Callable[[Result], float]]:
     """One column a class, thin ones first: by the share of a class's true pixels that are boundary."""
     found = next(iter(rows.values()))[0]["results"][split]["per_class"]
@@ -152,11 +124,6 @@ def _spread(values: list[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def _interval(found: dict[str, Any]) -> str:
-    words = "{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
-    return words.format(**{key: 100 * found[key] for key in ("difference", "low", "high")}).replace("-", "−")
-
-
 def line(cells: list[str]) -> str:
     """A line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
@@ -171,15 +138,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=HERE / "studies", help="where the study files are")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
-    parser.add_argument("--differences", type=Path, metavar="FILE", help="a compare.json; the name is the comparison's")
     parser.add_argument("--print", action="store_true", help="print, write nothing")
     arguments = parser.parse_args()
-    if arguments.differences:
-        (name,) = arguments.studies
-        tree = json.loads(arguments.differences.read_text())
-        write_json(arguments.results / "compare" / f"{name}.json", tree)
-        replace_table(arguments.page, f"compare-{name}", differences(tree))
-        return
     for study in arguments.studies:
         rows = rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first)
         fixed = {"means": COLUMNS, "anatomy": ANATOMY, "cost": COST}

@@ -140,23 +140,6 @@ def test_a_table_needs_its_markers(question, tmp_path, monkeypatch):
         table.replace_table(page, "x", "text")
 
 
-def test_the_differences_of_a_comparison_are_a_table_and_are_kept(tmp_path, monkeypatch):
-    found = {"difference": 0.0141, "low": -0.002, "high": 0.03, "verdict": "no evidence of a difference"}
-    tree = {"baseline": "none", "differences": {"sdn": dict.fromkeys(table.METRICS.values(), found)}}
-    tree |= {"caveats": ["One throw of the dice."], "bootstrap": {"images": 233, "groups": 55}}
-    tree |= {"contenders": {"none": {"trainings": 2}, "sdn": {"trainings": 1}}}
-    tree |= {"environment": {"commit": "c0ffee1", "machine": {"gpu": None, "processor": "a CPU"}}}
-    (tmp_path / "compare.json").write_text(json.dumps(tree))
-    page = tmp_path / "page.md"
-    page.write_text("<!-- table compare-x -->\n<!-- /table -->\n")
-    carry_out(monkeypatch, table, tmp_path, "x", "--differences", tmp_path / "compare.json", "--page", page)
-    assert "|  | sdn − none |" in page.read_text()
-    assert "| mIoU | +1.4 [−0.2, +3.0] |" in page.read_text()
-    assert "on 233 images in 55 groups; trainings: none 2, sdn 1. One throw of the dice." in page.read_text()
-    assert "`crispseg compare` at c0ffee1 on a CPU." in page.read_text()
-    assert json.loads((tmp_path / "results" / "compare" / "x.json").read_text())["baseline"] == "none"
-
-
 def test_a_gain_is_taken_between_runs_of_the_same_seed():
     def run(seed, value):
         return {"seed": seed, "results": {"test": {"trimap_iou": {"1": value, "3": 2 * value}}}}
