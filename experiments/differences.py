@@ -28,6 +28,8 @@ METRICS = {
     "Boundary IoU": "boundary_iou",
     "trimap IoU 3 px": "trimap_iou_3",
 }
+COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
+"""Not the latency: where studies are compared, something trains."""
 
 
 def trainings(tree: Result) -> int:
@@ -59,10 +61,14 @@ def table(parts: Sequence[Result]) -> str:
     names = list(first["differences"])
     lines = [line(["", *(f"{name} − {first['baseline']}" for name in names)]), "|---|" + "---:|" * len(names)]
     lines += [line([title, *(_words(pooled(parts, n, metric)) for n in names)]) for title, metric in METRICS.items()]
+    costs, foot = first.get("costs"), ""
+    if costs:
+        lines += [line([title, *(_cost(costs["of"], first["baseline"], n, title) for n in names)]) for title in COSTS]
+        foot = f" Operations: {costs['at'].split(' on ')[0].lower()}."
     made = ", ".join(f"{tree['environment']['commit']} on {_machine(tree)}" for tree in parts)
     lines.append(
         f"\nPoints, with 95 % intervals, on {sides[2]} images in {sides[3]} groups; {_trainings(parts)} "
-        f"`crispseg compare` at {made}."
+        f"`crispseg compare` at {made}.{foot}"
     )
     return "\n".join(lines)
 
@@ -81,6 +87,11 @@ def _trainings(parts: Sequence[Result]) -> str:
 def _machine(tree: Result) -> str:
     machine = tree["environment"]["machine"]
     return str(machine["gpu"] or machine["processor"])
+
+
+def _cost(of: Result, baseline: str, name: str, title: str) -> str:
+    key, unit = COSTS[title]
+    return " → ".join(f"{of[side][key] / unit:.2f}" for side in (baseline, name))
 
 
 def _words(found: dict[str, float]) -> str:

@@ -43,6 +43,18 @@ def test_a_comparison_is_a_table_and_is_kept(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "results" / "compare" / "x.json").read_text())["baseline"] == "none"
 
 
+def test_what_it_costs_stands_below_the_gain(tmp_path, monkeypatch):
+    tree = comparison(0.01, 0, 0.02, {"none": 2, "sdn": 2})
+    of = {
+        "none": {"parameters": 3250507, "flops": 1163449344, "latency_ms": 42.5},
+        "sdn": {"parameters": 3297505, "flops": 2212549632, "latency_ms": 72.3},
+    }
+    page = made(monkeypatch, tmp_path, tree | {"costs": {"at": "One image of 240×180 on a CPU", "of": of}})
+    for row in ("| M parameters | 3.25 → 3.30 |", "| GFLOPs | 1.16 → 2.21 |"):
+        assert row in page
+    assert "Operations: one image of 240×180." in page
+
+
 def test_parts_are_pooled_by_their_trainings(tmp_path, monkeypatch):
     two = comparison(0.01, -0.02, 0.03, {"none": 2, "sdn": 2})
     three = comparison(0.02, 0.01, 0.04, {"none": 3, "sdn": 3}, "beef")

@@ -8,6 +8,7 @@ import yaml
 
 from crispseg import UsageError
 from crispseg import config as configs
+from crispseg.evaluation import read_counts
 from experiments import figure, study, table
 
 
@@ -50,6 +51,8 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     found = json.loads((tmp_path / "results" / "does_it_help" / "sdn-s1.json").read_text())
     assert found["config"]["model"]["neck_options"]["similarity"] == "gaussian"
     assert (found["config"]["seed"], found["label_size"]) == (1, [32, 48])
+    counted = read_counts(tmp_path / "results" / "does_it_help" / "sdn-s1.npz")
+    assert json.loads(json.dumps(counted.summary())) == found["results"]["test"]
     page, study_file = tmp_path / "results.md", ("does_it_help", "--folder", tmp_path)
     page.write_text("before\n<!-- table does_it_help -->\nold\n<!-- /table -->\nafter\n")
     carry_out(monkeypatch, table, tmp_path, *study_file, "--page", page)
@@ -116,6 +119,20 @@ def test_the_results_kept_here_are_of_what_their_study_says_today(path, monkeypa
         run = json.loads(result.read_text())
         says = configs.from_dict({**configs.to_dict(asked.rows[run["row"]]), "seed": run["seed"]})
         assert configs.differences(configs.from_dict(run["config"]), says) == [], result
+
+
+def test_the_counts_kept_here_give_the_numbers_beside_them():
+    found = sorted((study.HERE / "results").glob("*/*.npz"))
+    assert found
+    for path in found:
+        kept, counted = (
+            json.loads(path.with_suffix(".json").read_text())["results"]["test"],
+            read_counts(path).headline(),
+        )
+        assert counted["miou"] == pytest.approx(kept["miou"], rel=1e-12), path
+        for metric in ("boundary_f", "trimap_iou"):
+            for pixels, value in kept[metric].items():
+                assert counted[f"{metric}_{pixels}"] == pytest.approx(value, rel=1e-12), path
 
 
 def test_a_row_that_asks_for_what_is_not_known_is_an_error(question):
