@@ -33,10 +33,10 @@ COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
 
 
 def trainings(tree: Result) -> int:
-    """How many trainings each contender of a comparison has; SystemExit if not all have as many."""
+    """How many trainings each contender of a part has; SystemExit if not all have as many, or one alone."""
     counts = {found["trainings"] for found in tree["contenders"].values()}
-    if len(counts) > 1:
-        raise SystemExit(f"parts of a comparison need as many trainings of each contender, found {sorted(counts)}")
+    if len(counts) > 1 or 1 in counts:  # of one training the interval does not hold the chance in training
+        raise SystemExit(f"parts of a comparison need as many trainings of each contender, 2 at least, found {counts}")
     return int(counts.pop())
 
 

@@ -66,7 +66,7 @@ def test_parts_are_pooled_by_their_trainings(tmp_path, monkeypatch):
     assert kept == [two, three]
 
 
-@pytest.mark.parametrize("sides", [{"none": 2, "sdn": 3}, {"none": 2, "conv": 2}])
+@pytest.mark.parametrize("sides", [{"none": 2, "sdn": 3}, {"none": 1, "sdn": 1}, {"none": 2, "conv": 2}])
 def test_parts_that_do_not_fit_are_refused(tmp_path, monkeypatch, sides):
     with pytest.raises(SystemExit, match="parts of a comparison need"):
         made(monkeypatch, tmp_path, comparison(0, 0, 0, {"none": 2, "sdn": 2}), comparison(0, 0, 0, sides))
