@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crispseg.models.decoders import Criterion, Decoder
-from crispseg.models.kmax.layers import resize
+from crispseg.models.kmax.layers import resize, single_or_double
 from crispseg.models.kmax.losses import prediction_loss
 from crispseg.models.kmax.matching import match
 from crispseg.models.kmax.pixel_decoder import PixelDecoder
@@ -106,7 +106,7 @@ class KMaXDecoder(Decoder):
         return total
 
     def _logits(self, prediction: Prediction) -> Tensor:
-        masks = prediction.masks.float()
+        masks = single_or_double(prediction.masks)
         if self.training:
             return label_logits(prediction.classes, masks.softmax(dim=1))
         # Resized first, then normalised over the queries, as the authors infer; in bands, since all masks at the size

@@ -5,6 +5,7 @@ Names of submodules are those of the published checkpoints without their leading
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -67,6 +68,11 @@ class ConvNorm(nn.Module):
 def depthwise(channels: int) -> ConvNorm:
     """5×5, each channel by itself."""
     return ConvNorm(channels, channels, 5, groups=channels)
+
+
+def single_or_double(x: Tensor) -> Tensor:
+    """Return ``x`` in float32, or as it is in float64: for what half precision is too coarse for."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.models.kmax.layers import ConvNorm, batch_norm, resize, truncated_normal
+from crispseg.models.kmax.layers import ConvNorm, batch_norm, resize, single_or_double, truncated_normal
 
 SPAN = 255  # positions are told apart up to this distance
 HEADS = 8
@@ -60,7 +60,7 @@ class AxialAttention(nn.Module):
         by_query = torch.einsum("bhdl,lmd->bhlm", q, self.query_rpe(length))
         by_key = torch.einsum("bhdm,lmd->bhlm", k, self.key_rpe(length))
         similarity = self.batch_norm_similarity(torch.cat([content, by_query, by_key], dim=1))
-        weights = similarity.unflatten(1, (3, HEADS)).sum(1).float().softmax(dim=-1)
+        weights = single_or_double(similarity.unflatten(1, (3, HEADS)).sum(1)).softmax(dim=-1)
         values = torch.einsum("bhlm,bhdm->bhdl", weights, v).flatten(1, 2)
         positions = torch.einsum("bhlm,lmd->bhdl", weights, self.value_rpe(length)).flatten(1, 2)
         retrieved = self.batch_norm_retrieved_output(torch.cat([values, positions], dim=1))

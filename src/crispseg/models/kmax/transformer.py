@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.models.kmax.layers import ConvNorm, batch_norm, depthwise, truncated_normal
+from crispseg.models.kmax.layers import ConvNorm, batch_norm, depthwise, single_or_double, truncated_normal
 
 HEADS = 8
 LAYERS = (2, 2, 2)  # at strides 32, 16, 8
@@ -68,7 +68,7 @@ class SelfAttention(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.unflatten(1, (HEADS, -1)) for x in (q, k, v))
         similarity = self.batch_norm_similarity(torch.einsum("bhdl,bhdm->bhlm", q, k))
-        retrieved = torch.einsum("bhlm,bhdm->bhdl", similarity.float().softmax(dim=-1), v)
+        retrieved = torch.einsum("bhlm,bhdm->bhdl", single_or_double(similarity).softmax(dim=-1), v)
         return F.gelu(self.batch_norm_retrieved_value(retrieved.flatten(1, 2)))
 
 
@@ -103,9 +103,10 @@ class KMeansLayer(nn.Module):
 
         values = self.pixel_v_conv_bn(x).flatten(2)
         masks = prediction.masks.detach().flatten(2)
-        assignment = torch.zeros_like(masks, dtype=torch.float32).scatter_(1, masks.argmax(1, keepdim=True), 1.0)
+        values = single_or_double(values)
+        assignment = values.new_zeros(masks.shape).scatter_(1, masks.argmax(1, keepdim=True), 1.0)
         with torch.autocast(values.device.type, enabled=False):
-            moved = torch.einsum("bnp,bdp->bdn", assignment, values.float())
+            moved = torch.einsum("bnp,bdp->bdn", assignment, values)
         queries = queries + self.kmeans_query_conv3_bn(self.kmeans_query_batch_norm_retrieved_value(moved))
 
         attended = self.query_self_attention(*self.query_qkv_conv_bn(q).split(self.split, dim=1))
