@@ -140,12 +140,14 @@ def run_comparison(
         Wraps a sequence that takes long, with its title: a progress bar.
     """
     device = torch.device(device)
+    # First, so that a bad file is told before anything is trained.
+    counted = {c.name: [read_counts(path) for path in c.paths] for c in contenders if c.kind == "counts"}
     trained = [train_contender(c, seeds, root, out / "runs") if c.kind == "config" else c for c in contenders]
     sides: dict[str, list[Evaluation]] = {}
     masks: dict[str, tuple[Path, ...]] = {}
     for c in trained:
-        if c.kind == "counts":
-            sides[c.name] = [read_counts(path) for path in c.paths]
+        if c.name in counted:
+            sides[c.name] = counted[c.name]
             continue
         if classes is None:
             raise ValueError(f"{c.name}: images and classes can only be left out for counts files")

@@ -150,6 +150,19 @@ def test_a_file_that_is_none_is_named(folder, tmp_path, how, said):
     assert said in str(error.value)
 
 
+def test_a_bad_file_is_told_before_anything_is_trained(folder, tmp_path, capsys):
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    (tmp_path / "sdn.yaml").write_text(f"data: {{root: {folder}, workers: 0}}\nmodel: {{pretrained: false}}\n")
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        (tmp_path / "data" / kind / "val").symlink_to(folder / "label", target_is_directory=True)
+    write_classes(tmp_path / "data" / "classes.json", CLASSES)
+    words = [tmp_path / "sdn.yaml", tmp_path / "bad.npz", "--data.root", tmp_path / "data"]
+    assert compare(tmp_path / "out", *words) == 1
+    assert "bad.npz: expected a counts file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_half_a_file_is_named(folder, tmp_path):
     for size in (0, 100, -100):
         (tmp_path / "half.npz").write_bytes((folder / "poor-s0.npz").read_bytes()[:size])
