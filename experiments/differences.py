@@ -80,7 +80,7 @@ def _trainings(parts: Sequence[Result]) -> str:
     counts = [trainings(tree) for tree in parts]
     return (
         f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: means of the parts' "
-        "differences and intervals, which are wider than of all at once."
+        "differences and intervals, which err on the wide side."
     )
 
 
