@@ -55,6 +55,8 @@ SIMILARITIES: dict[SimilarityName, Similarity] = {
 NAMES: tuple[SimilarityName, ...] = get_args(SimilarityName)
 PER_CHANNEL: frozenset[SimilarityName] = frozenset({"charbonnier"})
 """The similarities that answer per channel, so that the guide must have the channels of u."""
+SCALED: frozenset[SimilarityName] = frozenset({"charbonnier", "gaussian"})
+"""The similarities in which λ plays a part."""
 
 
 def _unit(v: Tensor) -> Tensor:

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 from crispseg.errors import nearest
-from crispseg.ops.semantic_difference import reference, registered
+from crispseg.ops.semantic_difference import convolution, derivative, reference, registered
 from crispseg.similarity import NAMES, PER_CHANNEL, Scale, SimilarityName
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
@@ -45,7 +47,8 @@ def semantic_difference(
     similarity
         S: ``"charbonnier"``, ``"gaussian"``, ``"cosine"`` or ``"one"``; see :mod:`crispseg.similarity`.
     scale
-        λ > 0, the step of v (in units of v) that counts as an edge: a number, or a tensor (D,), one a guide channel.
+        λ > 0, the step of v (in units of v) that counts as an edge: a number, or a tensor (D,), one a guide channel,
+        of any floating-point type. ``cosine`` and ``one`` have no λ.
     contrast
         Use 1 − S: let differences across classes pass instead of those inside a class.
     dilation
@@ -53,11 +56,13 @@ def semantic_difference(
     groups
         As in a convolution; ``groups=C`` is depthwise.
     impl
-        ``"auto"``, ``"reference"``, ``"tiled"``, ``"native"`` or ``"triton"``. All give the same answer. ``auto`` takes
-        ``reference`` while a model is exported or traced, so that the graph holds plain operators, and on CUDA, until
-        the ``triton`` kernels (charbonnier and one, groups = 1) have been measured there; ``native`` on a CPU with a C
-        compiler (charbonnier, float32); ``tiled`` otherwise. Under autocast u, v and W are cast as for a convolution;
-        all but ``reference`` take differences in float32 at least.
+        ``"auto"``, ``"reference"``, ``"tiled"``, ``"native"`` or ``"triton"``. All give the same answer and a gradient
+        to the same arguments. ``auto`` takes ``reference`` while a model is exported or traced, so that the graph holds
+        plain operators, and on CUDA, until the ``triton`` kernels (charbonnier, groups = 1) have been measured there;
+        ``native`` on a CPU with a C compiler (charbonnier, float32); ``tiled`` otherwise. ``similarity="one"`` is a
+        convolution in all of them but ``reference``. torch.func and forward-mode differentiation see the reference,
+        whatever ``impl`` says. Under autocast u, v and W are cast as for a convolution; all but ``reference`` take
+        differences in float32 at least.
 
     Returns
     -------
@@ -69,7 +74,8 @@ def semantic_difference(
     ValueError
         A shape, a name or a scale that does not fit; the message says what was expected and what was found.
     TypeError
-        u, v or weight is not floating point, or u and weight differ in their number type.
+        u, v and weight differ in their number type (where autocast does not cast them), or one of them or λ is of
+        another type than float16, bfloat16, float32 and float64.
 
     References
     ----------
@@ -82,14 +88,19 @@ def semantic_difference(
     >>> semantic_difference(u, v, torch.rand(4, 8, 3, 3)).shape
     torch.Size([2, 4, 5, 7])
     """
-    _check(u, v, weight, similarity, scale, dilation, groups)
     if impl != "auto" and impl not in IMPLEMENTATIONS:
         raise ValueError(f"no implementation {impl!r}{nearest(impl, ['auto', *IMPLEMENTATIONS])}")
+    _check(u, v, weight, similarity, scale, dilation, groups)
     u, v, weight = _autocast(u, v, weight)
-    if u.dtype != weight.dtype:
-        raise TypeError(f"u and weight must share a number type, found {u.dtype} and {weight.dtype}")
+    if not u.dtype == v.dtype == weight.dtype:
+        raise TypeError(f"u, v and weight must share a number type, found {u.dtype}, {v.dtype} and {weight.dtype}")
+    traced = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
+    if similarity == "one" and impl != "reference" and weight.shape[-1] > 1:
+        kernels = weight * 0 if contrast else weight  # 1 − S = 0
+        return convolution.semantic_difference(u, kernels, dilation=dilation, groups=groups, plain=traced)
     # On CUDA auto trusts the formula: no GPU has run the fused kernels yet (docs/performance.md).
-    if impl == "reference" or (impl == "auto" and (u.is_cuda or _needs_plain_operators())):
+    plain = derivative.transformed() or (impl == "auto" and (u.is_cuda or traced))
+    if impl == "reference" or plain or weight.shape[-1] == 1:
         return reference.semantic_difference(
             u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups
         )
@@ -97,12 +108,6 @@ def semantic_difference(
     if edge is None and scale != 1:
         edge = torch.tensor(scale, dtype=torch.float64, device=u.device)
     return registered.semantic_difference(u, v, weight, edge, similarity, contrast, dilation, groups, impl)
-
-
-def _needs_plain_operators() -> bool:
-    """Whether a graph has to hold the operator, or torch.func has to differentiate it."""
-    traced = torch.compiler.is_exporting() or torch._C._get_tracing_state() is not None
-    return traced or torch._C._are_functorch_transforms_active()
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -119,8 +124,8 @@ def _check(u: Tensor, v: Tensor, weight: Tensor, similarity: str, scale: Scale, 
     for name, tensor in (("u", u), ("v", v), ("weight", weight)):
         if tensor.ndim != 4:
             raise ValueError(f"{name} must have 4 dimensions, found shape {tuple(tensor.shape)}")
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name} must be floating point, found {tensor.dtype}")
+        if tensor.dtype not in DTYPES:
+            raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, found {tensor.dtype}")
     if (u.shape[0], *u.shape[2:]) != (v.shape[0], *v.shape[2:]):
         raise ValueError(f"u and v must share batch, height and width, found {tuple(u.shape)} and {tuple(v.shape)}")
     if similarity in PER_CHANNEL and v.shape[1] != u.shape[1]:
@@ -136,6 +141,8 @@ def _check(u: Tensor, v: Tensor, weight: Tensor, similarity: str, scale: Scale, 
     if dilation < 1:
         raise ValueError(f"dilation must be at least 1, found {dilation}")
     if isinstance(scale, Tensor):
+        if scale.dtype not in DTYPES:
+            raise TypeError(f"scale must be a number, or float16, bfloat16, float32 or float64, found {scale.dtype}")
         if scale.ndim > 1 or scale.numel() not in (1, v.shape[1]):
             raise ValueError(f"scale must be a number or ({v.shape[1]},), found shape {tuple(scale.shape)}")
     elif not scale > 0:

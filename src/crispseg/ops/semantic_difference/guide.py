@@ -9,7 +9,7 @@ Not here: the comparison itself (``pairs``).
 import torch
 from torch import Tensor
 
-from crispseg.similarity import SimilarityName
+from crispseg.similarity import SCALED, SimilarityName
 
 
 def prepare(v: Tensor, similarity: SimilarityName, scale: Tensor | None) -> Tensor | None:
@@ -35,7 +35,7 @@ def prepare_adjoint(dw: Tensor, w: Tensor, similarity: SimilarityName, factor: T
 
 def scale_adjoint(dv: Tensor, v: Tensor, similarity: SimilarityName, scale: Tensor) -> Tensor:
     """∂loss/∂λ from ∂loss/∂v and v, both (B, D, H, W); nothing where the similarity has no λ."""
-    if similarity not in ("charbonnier", "gaussian"):
+    if similarity not in SCALED:
         return torch.zeros_like(scale)
     wide = torch.promote_types(v.dtype, torch.float32)
     dscale = -(dv.to(wide) * v).sum((0, 2, 3)) / scale.detach().reshape(-1)

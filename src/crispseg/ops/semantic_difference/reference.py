@@ -24,7 +24,7 @@ def semantic_difference(
     dilation: int,
     groups: int,
 ) -> Tensor:
-    """Sum over the neighbours, one 1×1 convolution a tap; arguments as checked by ``api``."""
+    """Sum over the neighbours, one 1×1 convolution a tap; arguments as checked by ``api``. No graph where k = 1."""
     k = weight.shape[-1]
     S = SIMILARITIES[similarity]
     y = u.new_zeros((u.shape[0], weight.shape[0], *u.shape[2:]), dtype=weight.dtype)
@@ -32,7 +32,7 @@ def semantic_difference(
         if offset == (0, 0):
             continue
         u_q, v_q = stencil.shifted(u, offset), stencil.shifted(v, offset)
-        s = 1 - S(v, v_q, scale) if contrast else S(v, v_q, scale)
+        s = (1 - S(v, v_q, scale) if contrast else S(v, v_q, scale)).to(u.dtype)  # λ may be of a wider type
         W_tap = weight[:, :, tap // k, tap % k, None, None]
         y = y + F.conv2d(s * (u_q - u), W_tap, groups=groups)
     return y

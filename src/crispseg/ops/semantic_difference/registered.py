@@ -2,7 +2,7 @@
 
 Registered because a loop over tiles cannot be traced: ``torch.compile`` sees one node, of any
 shape, and compiles nothing again when the shape changes. Only u, v, W and λ are kept for backward. A derivative of the
-derivative is taken from the reference, which autograd can differentiate as often as one likes.
+derivative is that of the reference (``derivative``).
 
 Not here: what is computed (``tiled``, ``fused``), and the checks of the arguments (``api``).
 """
@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crispseg.ops.semantic_difference import fused, native, reference, tiled
+from crispseg.ops.semantic_difference import derivative, fused, native, reference, tiled
 from crispseg.ops.semantic_difference.form import Form
+from crispseg.similarity import SCALED
 
 
 @torch.library.custom_op("crispseg::semantic_difference", mutates_args=())
@@ -31,7 +32,8 @@ def semantic_difference(
 ) -> Tensor:
     """Return y; arguments as checked by ``api``, ``scale`` None for 1."""
     module, form = _implementation(u, v, weight, similarity, contrast, dilation, groups, impl)
-    return module.forward(u, v, weight, scale, form)
+    with torch.autocast(u.device.type, enabled=False):  # `api` has cast; a float16 product is summed in float32
+        return module.forward(u, v, weight, scale, form)
 
 
 @torch.library.custom_op("crispseg::semantic_difference_backward", mutates_args=())
@@ -49,7 +51,8 @@ def semantic_difference_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ∂u, ∂v, ∂W and ∂λ (of no elements where there is no λ)."""
     module, form = _implementation(u, v, weight, similarity, contrast, dilation, groups, impl)
-    du, dv, dweight, dscale = module.backward(g, u, v, weight, scale, form)
+    with torch.autocast(u.device.type, enabled=False):
+        du, dv, dweight, dscale = module.backward(g, u, v, weight, scale, form)
     return du, dv, dweight, u.new_empty(0) if dscale is None else dscale
 
 
@@ -78,40 +81,21 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     tensors, no_gradient = ctx.saved_tensors, (None,) * len(ctx.options)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (g, *tensors) if x is not None) and _is_eager(g):
-        return (*_differentiable(g, tensors, ctx.options, ctx.needs_input_grad), *no_gradient)
+    similarity, contrast, dilation, groups, _ = ctx.options
+    # A λ that plays no part has no gradient at all, as in the reference: an optimizer can tell None from zeros.
+    needed = (*ctx.needs_input_grad[:3], ctx.needs_input_grad[3] and similarity in SCALED)
+    if derivative.needed_again(g, *tensors):
+        form = {"similarity": similarity, "contrast": contrast, "dilation": dilation, "groups": groups}
+
+        def function(u: Tensor, v: Tensor, weight: Tensor, scale: Tensor | None) -> Tensor:
+            return reference.semantic_difference(u, v, weight, scale=1.0 if scale is None else scale, **form)
+
+        return *derivative.gradients(function, tensors, needed, g), *no_gradient
     du, dv, dweight, dscale = semantic_difference_backward(g, *tensors, *ctx.options)
-    return du, dv, dweight, None if tensors[3] is None else dscale, *no_gradient
+    return du, dv, dweight, dscale if needed[3] else None, *no_gradient
 
 
 semantic_difference.register_autograd(_backward, setup_context=_keep)
-
-
-def _differentiable(
-    g: Tensor, tensors: tuple[Tensor | None, ...], options: tuple[Any, ...], needed: tuple[bool, ...]
-) -> list[Tensor | None]:
-    """The same gradients with a graph of their own, for ``create_graph=True``."""
-    u, v, weight, scale = tensors
-    similarity, contrast, dilation, groups, _ = options
-    assert u is not None and v is not None and weight is not None
-    y = reference.semantic_difference(
-        u,
-        v,
-        weight,
-        similarity=similarity,
-        scale=1.0 if scale is None else scale,
-        contrast=contrast,
-        dilation=dilation,
-        groups=groups,
-    )
-    wanted = [x for x, need in zip(tensors, needed) if need and x is not None]
-    found = iter(torch.autograd.grad(y, wanted, g, create_graph=True, allow_unused=True, materialize_grads=True))
-    return [next(found) if need and x is not None else None for x, need in zip(tensors, needed)]
-
-
-def _is_eager(x: Tensor) -> bool:
-    """Not while AOTAutograd traces with fake tensors: it has grad mode on, but wants the fast operator."""
-    return type(x) is Tensor and not torch.compiler.is_compiling()
 
 
 def _implementation(
