@@ -11,7 +11,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
     "tiled": "tiles and one matrix product for all taps; ATen alone, any device",
     "native": "tiled, its elementwise stage compiled with the machine's C compiler; charbonnier, float32, CPU",
-    "triton": "fused kernels; charbonnier and one, groups=1; CUDA, or a CPU in triton's interpreter",
+    "triton": "tiled in slabs, its elementwise stage compiled by triton; 32 bits or less; CUDA, or triton's interpreter",
 }
 
 
@@ -54,9 +54,9 @@ def semantic_difference(
         As in a convolution; ``groups=C`` is depthwise.
     impl
         ``"auto"``, ``"reference"``, ``"tiled"``, ``"native"`` or ``"triton"``. All give the same answer. ``auto`` takes
-        ``reference`` while a model is exported or traced, so that the graph holds plain operators, and on CUDA, until
-        the ``triton`` kernels (charbonnier and one, groups = 1) have been measured there; ``native`` on a CPU with a C
-        compiler (charbonnier, float32); ``tiled`` otherwise. Under autocast u, v and W are cast as for a convolution;
+        ``reference`` while a model is exported or traced, so that the graph holds plain operators; ``triton`` on a CUDA
+        device of capability 8.0 or newer, and if a kernel fails there, ``tiled`` from then on, with one warning;
+        ``native`` on a CPU with a C compiler (charbonnier, float32); ``tiled`` otherwise. Under autocast u, v and W are cast as for a convolution;
         all but ``reference`` take differences in float32 at least.
 
     Returns
@@ -88,8 +88,7 @@ def semantic_difference(
     u, v, weight = _autocast(u, v, weight)
     if u.dtype != weight.dtype:
         raise TypeError(f"u and weight must share a number type, found {u.dtype} and {weight.dtype}")
-    # On CUDA auto trusts the formula: no GPU has run the fused kernels yet (docs/performance.md).
-    if impl == "reference" or (impl == "auto" and (u.is_cuda or _needs_plain_operators())):
+    if impl == "reference" or (impl == "auto" and _needs_plain_operators()):
         return reference.semantic_difference(
             u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups
         )
