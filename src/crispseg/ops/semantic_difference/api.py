@@ -13,7 +13,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
     "tiled": "tiles and one matrix product for all taps; ATen alone, any device",
     "native": "tiled, its elementwise stage compiled with the machine's C compiler; charbonnier, float32, CPU",
-    "triton": "fused kernels; charbonnier and one, groups=1; CUDA, or a CPU in triton's interpreter",
+    "triton": "tiled in slabs, its elementwise stage compiled by triton; 32 bits or less; CUDA, or triton's interpreter",
 }
 
 
@@ -58,11 +58,11 @@ def semantic_difference(
     impl
         ``"auto"``, ``"reference"``, ``"tiled"``, ``"native"`` or ``"triton"``. All give the same answer and a gradient
         to the same arguments. ``auto`` takes ``reference`` while a model is exported or traced, so that the graph holds
-        plain operators, and on CUDA, until the ``triton`` kernels (charbonnier, groups = 1) have been measured there;
-        ``native`` on a CPU with a C compiler (charbonnier, float32); ``tiled`` otherwise. ``similarity="one"`` is a
-        convolution in all of them but ``reference``. torch.func and forward-mode differentiation see the reference,
-        whatever ``impl`` says. Under autocast u, v and W are cast as for a convolution; all but ``reference`` take
-        differences in float32 at least.
+        plain operators; ``triton`` on a CUDA device of capability 8.0 or newer, and if a kernel fails there, ``tiled``
+        from then on, with one warning; ``native`` on a CPU with a C compiler (charbonnier, float32); ``tiled``
+        otherwise. ``similarity="one"`` is a convolution in all of them but ``reference``. torch.func and forward-mode
+        differentiation see the reference, whatever ``impl`` says. Under autocast u, v and W are cast as for a
+        convolution; all but ``reference`` take differences in float32 at least.
 
     Returns
     -------
@@ -98,8 +98,7 @@ def semantic_difference(
     if similarity == "one" and impl != "reference" and weight.shape[-1] > 1:
         kernels = weight * 0 if contrast else weight  # 1 − S = 0
         return convolution.semantic_difference(u, kernels, dilation=dilation, groups=groups, plain=traced)
-    # On CUDA auto trusts the formula: no GPU has run the fused kernels yet (docs/performance.md).
-    plain = derivative.transformed() or (impl == "auto" and (u.is_cuda or traced))
+    plain = derivative.transformed() or (impl == "auto" and traced)
     if impl == "reference" or plain or weight.shape[-1] == 1:
         return reference.semantic_difference(
             u, v, weight, similarity=similarity, scale=scale, contrast=contrast, dilation=dilation, groups=groups

@@ -4,7 +4,7 @@ Registered because a loop over tiles cannot be traced: ``torch.compile`` sees on
 shape, and compiles nothing again when the shape changes. Only u, v, W and λ are kept for backward. A derivative of the
 derivative is that of the reference (``derivative``).
 
-Not here: what is computed (``tiled``, ``fused``), and the checks of the arguments (``api``).
+Not here: what is computed (``tiled``, ``slabs``), and the checks of the arguments (``api``).
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crispseg.ops.semantic_difference import derivative, fused, native, reference, tiled
+from crispseg.ops.semantic_difference import derivative, native, reference, slabs, tiled
 from crispseg.ops.semantic_difference.form import Form
 from crispseg.similarity import SCALED
 
@@ -31,9 +31,8 @@ def semantic_difference(
     impl: str,
 ) -> Tensor:
     """Return y; arguments as checked by ``api``, ``scale`` None for 1."""
-    module, form = _implementation(u, v, weight, similarity, contrast, dilation, groups, impl)
     with torch.autocast(u.device.type, enabled=False):  # `api` has cast; a float16 product is summed in float32
-        return module.forward(u, v, weight, scale, form)
+        return _call("forward", (u, v, weight, scale), similarity, contrast, dilation, groups, impl)
 
 
 @torch.library.custom_op("crispseg::semantic_difference_backward", mutates_args=())
@@ -50,9 +49,9 @@ def semantic_difference_backward(
     impl: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ∂u, ∂v, ∂W and ∂λ (of no elements where there is no λ)."""
-    module, form = _implementation(u, v, weight, similarity, contrast, dilation, groups, impl)
     with torch.autocast(u.device.type, enabled=False):
-        du, dv, dweight, dscale = module.backward(g, u, v, weight, scale, form)
+        tensors = g, u, v, weight, scale
+        du, dv, dweight, dscale = _call("backward", tensors, similarity, contrast, dilation, groups, impl)
     return du, dv, dweight, u.new_empty(0) if dscale is None else dscale
 
 
@@ -98,18 +97,39 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 semantic_difference.register_autograd(_backward, setup_context=_keep)
 
 
-def _implementation(
-    u: Tensor, v: Tensor, weight: Tensor, similarity: Any, contrast: bool, dilation: int, groups: int, impl: str
-) -> tuple[Any, Form]:
-    """The module that does the work, and the form it is given. Raises ValueError if ``impl`` has not got that form."""
+def _call(
+    direction: str,
+    tensors: tuple[Tensor | None, ...],
+    similarity: Any,
+    contrast: bool,
+    dilation: int,
+    groups: int,
+    impl: str,
+) -> Any:
+    """Run ``forward`` or ``backward`` of the implementation that ``impl`` names or, for auto, the fastest there is."""
+    u, v, weight = tensors[-4:-1]
+    assert u is not None and v is not None and weight is not None
     form = Form(
         similarity=similarity, contrast=contrast, kernel_size=weight.shape[-1], dilation=dilation, groups=groups
     )
+    if impl == "auto" and u.is_cuda and slabs.serves(u, v, weight) and slabs.why_not(u.device) is None:
+        try:
+            return getattr(slabs, direction)(*tensors, form)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever triton, its compiler or the driver raises
+            slabs.give_up(u.device, error)
+    module, form = _implementation(u, v, weight, form, impl)
+    return getattr(module, direction)(*tensors, form)
+
+
+def _implementation(u: Tensor, v: Tensor, weight: Tensor, form: Form, impl: str) -> tuple[Any, Form]:
+    """The module that does the work, and the form it is given. Raises ValueError if ``impl`` has not got that form."""
     if impl == "auto":
         return tiled, replace(form, native=native.serves(u, v, form) and native.library() is not None)
-    found = f"found {similarity}, groups={groups}, {u.dtype} and {v.dtype} on {u.device}"
-    if impl == "triton" and not fused.serves(u, form):
-        raise ValueError(f"impl 'triton' is for charbonnier and one, groups=1, 32 bits or less; {found}")
+    found = f"found {form.similarity}, groups={form.groups}, {u.dtype} and {v.dtype} on {u.device}"
+    if impl == "triton" and not slabs.serves(u, v, weight):
+        raise ValueError(f"impl 'triton' is for numbers of 32 bits or less; {found}")
     if impl == "native" and not native.serves(u, v, form):
         raise ValueError(f"impl 'native' is for charbonnier, float32, on the CPU; {found}")
-    return (fused, form) if impl == "triton" else (tiled, replace(form, native=impl == "native"))
+    return (slabs, form) if impl == "triton" else (tiled, replace(form, native=impl == "native"))
