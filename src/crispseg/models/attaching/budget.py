@@ -40,6 +40,6 @@ def widest(
 
 
 def _operations(function: Callable[[], Any], model: nn.Module) -> int:
-    with undisturbed(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with undisturbed(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:  # some hosts enable it themselves
         function()
     return counter.get_total_flops()

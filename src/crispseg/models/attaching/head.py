@@ -19,6 +19,8 @@ from crispseg.models.attaching.trace import Call, Trace, gradients, tensors, tra
 
 FINEST = 2
 """The stride of the refiner's grid where the host's logits end on a fine one: that of an encoder's first map."""
+REACH = 7
+"""Pixels of its features, in a row, that a classifier may look at; a whole decoder looks at more."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -142,9 +144,20 @@ def _classifier(run: Trace, logits: Tensor) -> tuple[Call, _Seen, _Seen] | None:
         reads = [seen for seen in _taken(call) if depends(seen) is not None and not is_of_classes(seen)]
         if makes is None or not reads or id(call) in with_one_inside:
             continue
-        with_one_inside |= {id(outer) for outer in call.around}
-        found = call, max(reads, key=lambda seen: seen.tensor.shape[-1]), makes
+        features = max(reads, key=lambda seen: seen.tensor.shape[-1])
+        if _reach(makes.tensor, features) <= REACH:
+            with_one_inside |= {id(outer) for outer in call.around}
+            found = call, features, makes
     return found
+
+
+def _reach(z: Tensor, features: _Seen) -> int:
+    """Rows or columns of the features that one pixel of z depends on."""
+    gradient = _Dependence(z[0, :, z.shape[2] // 2, z.shape[3] // 2].sum(), [features])(features)
+    if gradient is None:
+        return 0
+    where = gradient[0].abs().sum(0).nonzero()
+    return int((where.amax(0) - where.amin(0)).max()) + 1
 
 
 def _final(
