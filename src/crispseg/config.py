@@ -14,9 +14,8 @@ import yaml
 
 from crispseg.errors import DataError, UsageError, nearest
 from crispseg.files import write_text
+from crispseg.models.attaching.defaults import SIMILARITY, Place
 from crispseg.models.attaching.graft import Side
-from crispseg.models.build import Placement
-from crispseg.models.refined import Guide
 from crispseg.models.user import Normalise
 from crispseg.similarity import SimilarityName
 
@@ -67,20 +66,21 @@ class NeckConfig:
         kernel_size: Size of W.
         dilation: Distance between taps, in pixels of the map.
         groups: Groups of W.
-        width: Most channels that the neck works in; wider maps are narrowed to it and back. None: their own.
+        width: Channels that the neck works in; "auto": as many as 10 % more parameters and 25 % more operations allow;
+            null: those of the maps.
         norm: Batch norm and ReLU on the response before fusion.
         guide_norm: Batch norm on the guide before S; λ is then in its standard deviations.
         identity: Start as the identity. Otherwise the fusion starts as any 1×1 convolution does.
     """
 
-    similarity: SimilarityName = "charbonnier"
+    similarity: SimilarityName = SIMILARITY
     scale: float | Literal["learned"] = 1.0
     initial_scale: float = 1.0
     contrast: bool = False
     kernel_size: int = 3
     dilation: int = 1
     groups: int = 1
-    width: int | None = None
+    width: int | Literal["auto"] | None = "auto"
     norm: bool = True
     guide_norm: bool = False
     identity: bool = True
@@ -94,10 +94,8 @@ class ModelConfig:
         encoder: A timm model name; for a host of transformers also a published checkpoint (docs/hosts.md).
         decoder: A system of crispseg.build_model: "fcn", "semantic_fpn", "mask2former", ….
         neck: "sdn", "none", or a control: "conv", "central".
-        placement: Where the neck sits: "encoder", "lateral" (after the feature pyramid's 1×1), "decoder", "detail" (the
-            decoder's map on a stride-2 grid), "both" (encoder and decoder).
-        guide: What S compares where the neck follows a first head: its "probabilities", "detached" (without the
-            gradient to that head), or "logits".
+        place: Where the neck sits: "head" (what the last classifier reads, on a finer grid) or "encoder" (the maps that
+            the decoder reads); null: as crispseg.attach chooses.
         pretrained: True, false, or the path of a weights file.
         decoder_channels: Width of the decoder; null: the decoder's own.
         decoder_options: More of the decoder's own arguments, such as num_queries of mask2former (docs/hosts.md).
@@ -107,15 +105,14 @@ class ModelConfig:
             FACTORY(num_classes) -> nn.Module. Training runs that file. The neck is put in by crispseg.attach.
         normalise: What the factory's network is given: images normalised with ImageNet's mean and deviation, or
             ("none") RGB in [0, 1].
-        at: Where in the factory's network the neck sits; null: the border between its encoder and its decoder.
+        at: A submodule of the factory's network whose maps the neck refines, instead of a place.
         side: With at: refine what that submodule gives ("output") or takes ("input").
     """
 
     encoder: str = "tf_efficientnet_lite0"
     decoder: str = "semantic_fpn"
     neck: str = "sdn"
-    placement: Placement = "encoder"
-    guide: Guide = "probabilities"
+    place: Place | None = None
     pretrained: bool | str = True
     decoder_channels: int | None = None
     decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -145,7 +142,7 @@ class TrainingConfig:
         precision: Arithmetic of forward and backward; "fp16" needs a GPU.
         loss: Cross-entropy, or that of the hardest pixels alone (online hard example mining).
         class_weights: Weights of the classes in the loss, from their pixel counts or given.
-        aux_weight: Weight of each auxiliary head's loss, the first head of the decoder placement included.
+        aux_weight: Weight of each auxiliary head's loss, the host's first answer before a neck at its head included.
         validate_every: Epochs between validations.
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
         accelerator: "auto", "cpu" or "cuda".
@@ -207,12 +204,22 @@ def from_dict(tree: dict[str, Any], kind: type = Config, where: str = "") -> Any
     return kind(**values)
 
 
+GONE = {
+    "model.placement": 'write model.place: "head" (was "decoder" and "detail") or "encoder"; "lateral" and "both" went, '
+    "docs/results.md names the commit that had them",
+    "model.guide": "a neck at the head is guided by the class probabilities of the host's first answer",
+}
+"""Keys that configs had."""
+
+
 def check_keys(tree: Any, kind: type = Config, where: str = "") -> None:
     """Raise UsageError for the first key of ``tree`` that the dataclass ``kind`` does not know."""
     if not isinstance(tree, dict):
         raise UsageError(f"config: {where.rstrip('.') or 'the file'} must be a mapping of keys, found {tree!r}")
     hints = typing.get_type_hints(kind)
     for key, value in tree.items():
+        if where + str(key) in GONE:
+            raise UsageError(f"config: {where}{key} is no more: {GONE[where + str(key)]}")
         if key not in hints:
             raise UsageError(f"config: unknown key {where + str(key)!r}{nearest(str(key), hints)}")
         if dataclasses.is_dataclass(hints[key]):

@@ -90,17 +90,12 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
     """Build the network that ``config.model`` describes; ``pretrained`` overrides the config's."""
     m = config.model
     if m.factory is not None:
-        for name, value, default in (
-            ("placement", m.placement, "encoder"),
-            ("guide", m.guide, "probabilities"),
-        ):
-            if value != default:
-                raise UsageError(f"model.{name} {value!r} needs a decoder of crispseg's own, not model.factory")
         return user_model(
             m.factory,
             num_classes,
             neck=m.neck,
             normalise=m.normalise,
+            place=m.place,
             at=m.at,
             side=m.side,
             neck_options=configs.to_dict(m.neck_options),
@@ -110,8 +105,7 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
         m.decoder,
         num_classes,
         neck=m.neck,
-        placement=m.placement,
-        guide=m.guide,
+        place=m.place,
         pretrained=m.pretrained if pretrained is None else pretrained,
         decoder_channels=m.decoder_channels,
         decoder_options=m.decoder_options,

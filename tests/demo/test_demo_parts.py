@@ -10,7 +10,7 @@ from crispseg.demo.images import _spread, gather
 from crispseg.demo.measurement import Measurement
 from crispseg.demo.page import RANKS, _chosen, _signed
 from crispseg.demo.responses import _sobel, in_network, on_picture
-from crispseg.models import build_model
+from crispseg.models import HeadRefiner, build_model
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
 
@@ -74,11 +74,12 @@ def test_sobel_of_a_ramp_is_its_slope():
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    options = {"neck": "sdn", "placement": "decoder", "pretrained": False, "decoder_channels": 16}
-    return build_model("tf_efficientnet_lite0", "semantic_fpn", 3, **options).eval()
+    options = {"place": "head", "pretrained": False, "decoder_channels": 16}
+    neck = {"width": 8, "similarity": "charbonnier"}
+    return build_model("tf_efficientnet_lite0", "semantic_fpn", 3, neck_options=neck, **options).eval()
 
 
-@pytest.mark.parametrize(("responses", "channels"), [(on_picture, 3), (in_network, 16)])
+@pytest.mark.parametrize(("responses", "channels"), [(on_picture, 3), (in_network, 8)])
 def test_responses_are_four_and_know_where_borders_are(model, responses, channels):
     image, truth = torch.rand(3, 45, 61), torch.zeros(45, 61, dtype=torch.long)
     nowhere = responses(model, image, truth, 3, 255)
@@ -95,14 +96,17 @@ def test_responses_are_four_and_know_where_borders_are(model, responses, channel
 def test_in_the_network_it_is_the_networks_own_operator(model):
     image, truth = torch.rand(3, 64, 64), torch.zeros(64, 64, dtype=torch.long)
     found = {response.name: response.y for response in in_network(model, image, truth, 3, 255)}
-    u = model.decoder.decoder.features(model.encoder((image[None] - model.mean) / model.std))
-    whole = torch.nn.functional.interpolate(
-        model.decoder.sdn.operator(u, model.decoder.decoder.head(u).softmax(1)), (64, 64), mode="bilinear"
-    )
+    (refiner,) = (m for m in model.modules() if isinstance(m, HeadRefiner))
+    taken = []
+    refiner.sdn.register_forward_pre_hook(lambda _, inputs: taken.append(inputs))
+    model(image[None])
+    u, v = taken[0]
+    assert u.shape == (1, 8, 32, 32) and v.shape == (1, 3, 64, 64)
+    whole = torch.nn.functional.interpolate(refiner.sdn.operator(u, v), (64, 64), mode="bilinear")
     assert torch.allclose(found["SDC"], whole[0], atol=1e-5)
     assert not torch.allclose(found["SDC"], found["central difference"], atol=1e-5)
-    with pytest.raises(TypeError, match="refined by SDN"):
-        in_network(build_model("tf_efficientnet_lite0", "fcn", 3, pretrained=False), image, truth, 3, 255)
+    with pytest.raises(TypeError, match="with an SDN"):
+        in_network(build_model("tf_efficientnet_lite0", "fcn", 3, pretrained=False, neck="none"), image, truth, 3, 255)
 
 
 def test_on_the_picture_texture_that_the_guide_does_not_see_is_silenced(monkeypatch):

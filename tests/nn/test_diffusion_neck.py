@@ -38,10 +38,10 @@ def test_a_fresh_neck_is_the_identity_and_gradients_reach_it_and_its_guide(opera
     assert v.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize("placement", ["encoder", "decoder"])
-def test_build_model_takes_it_in_both_placements(placement):
+@pytest.mark.parametrize("place", ["encoder", "head"])
+def test_build_model_takes_it_in_both_places(place):
     model = build_model(
-        "tf_efficientnet_lite0", "semantic_fpn", 3, pretrained=False, neck="diffusion", placement=placement
+        "tf_efficientnet_lite0", "semantic_fpn", 3, pretrained=False, neck="diffusion", place=place
     )
     assert any(isinstance(m, DiffusionSteps) and m.steps == 4 for m in model.modules())
 

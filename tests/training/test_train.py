@@ -35,7 +35,7 @@ def small(scenes, **training):
     settings = {"batch_size": 4, "epochs": 2, "checkpoint_every": 2, "accelerator": "cpu", **training}
     return Config(
         data=DataConfig(root=str(scenes), crop=(32, 32), workers=0),
-        model=ModelConfig(pretrained=False, decoder_channels=16, placement="decoder"),
+        model=ModelConfig(pretrained=False, decoder_channels=16, place="head"),
         training=TrainingConfig(**settings),
     )
 
@@ -43,7 +43,7 @@ def small(scenes, **training):
 @pytest.fixture(scope="module")
 def whole_run(scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(command(scenes, out, "--model.placement", "decoder")) == 0
+    assert main(command(scenes, out, "--model.place", "head")) == 0
     return out
 
 
@@ -53,7 +53,7 @@ def test_the_run_folder_holds_what_a_result_depends_on(whole_run):
     assert expected | {"checkpoints/last.pt", "checkpoints/best.pt"} <= names
     assert any(name.startswith("tensorboard/events") for name in names)
     config = yaml.safe_load((whole_run / "config.yaml").read_text())
-    assert config["model"]["neck_options"]["similarity"] == "charbonnier"  # every default is spelled out
+    assert config["model"]["neck_options"]["similarity"] == "one"  # every default is spelled out
     environment = json.loads((whole_run / "environment.json").read_text())
     assert environment["versions"]["torch"] == torch.__version__.split("+")[0]
     assert environment["commit"]
@@ -88,7 +88,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(scenes, whole_run
         return real_step(*arguments)
 
     monkeypatch.setattr(loop, "_step", step)
-    assert main(command(scenes, out, "--model.placement", "decoder")) == 130
+    assert main(command(scenes, out, "--model.place", "head")) == 130
     assert not (out / "model.safetensors").exists()
     monkeypatch.setattr(loop, "_step", real_step)
     assert main(["train", "--resume", str(out)]) == 0
@@ -113,7 +113,7 @@ def test_a_run_killed_between_two_files_of_a_checkpoint_goes_on(scenes, whole_ru
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_bytes", write)
-        assert main(command(scenes, out, "--model.placement", "decoder")) == 130
+        assert main(command(scenes, out, "--model.place", "head")) == 130
     assert main(["train", "--resume", str(out)]) == 0
     ours, theirs = load_file(out / "model.safetensors"), load_file(whole_run / "model.safetensors")
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -122,7 +122,7 @@ def test_a_run_killed_between_two_files_of_a_checkpoint_goes_on(scenes, whole_ru
 @pytest.mark.slow
 def test_a_killed_process_goes_on(scenes, whole_run, tmp_path):
     out = tmp_path / "killed"
-    words = [sys.executable, "-m", "crispseg", *command(scenes, out, "--model.placement", "decoder")]
+    words = [sys.executable, "-m", "crispseg", *command(scenes, out, "--model.place", "head")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(words, env=environment)
     while not (out / "checkpoints" / "last.pt").exists():
@@ -145,7 +145,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(scenes, whole_run
     out = tmp_path / "early"
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert main(command(scenes, out, "--model.placement", "decoder")) == 130
+        assert main(command(scenes, out, "--model.place", "head")) == 130
     assert main(["train", "--resume", str(out)]) == 0
     ours, theirs = load_file(out / "model.safetensors"), load_file(whole_run / "model.safetensors")
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -172,7 +172,7 @@ def test_it_learns(scenes, tmp_path):
     training = TrainingConfig(
         batch_size=4, epochs=25, lr=3e-3, encoder_lr=1.0, validate_every=25, checkpoint_every=15, accelerator="cpu"
     )
-    model = ModelConfig(decoder_channels=32, placement="decoder")
+    model = ModelConfig(decoder_channels=32, place="head")
     train(Config(data=data, model=model, training=training), tmp_path / "run")
     with open(tmp_path / "run" / "log.csv") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
@@ -187,7 +187,7 @@ def test_with_and_without_neck_start_from_the_same_weights(scenes, tmp_path, mon
         real = loop._step
         monkeypatch.setattr(loop, "_step", lambda *a: losses.append(real(*a)) or losses[-1])  # noqa: B023
         config = small(scenes, epochs=1)
-        model = ModelConfig(pretrained=False, decoder_channels=16, placement="encoder", neck=neck)
+        model = ModelConfig(pretrained=False, decoder_channels=16, place="encoder", neck=neck)
         train(Config(data=config.data, model=model, training=config.training), tmp_path / neck)
         monkeypatch.setattr(loop, "_step", real)
         first[neck] = losses[0]
@@ -195,15 +195,15 @@ def test_with_and_without_neck_start_from_the_same_weights(scenes, tmp_path, mon
 
 
 @pytest.mark.parametrize("neck_lr", [0.0, 1.0])
-@pytest.mark.parametrize("placement", ["encoder", "detail"])
-def test_neck_lr_is_the_necks_alone(scenes, tmp_path, placement, neck_lr):
-    """At rate 0 the neck stays the identity, while what else starts at zero (the finer grid's 1×1) leaves it."""
+@pytest.mark.parametrize(("place", "zero"), [("encoder", "fusion.mix.weight"), ("head", "sdn.body.head.weight")])
+def test_neck_lr_is_the_necks_alone(scenes, tmp_path, place, zero, neck_lr):
+    """At rate 0 the neck stays as it starts: what is zero then stays zero."""
     config = small(scenes, epochs=1, neck_lr=neck_lr, ema=0.0)
-    model = ModelConfig(pretrained=False, decoder_channels=16, placement=placement)
+    model = ModelConfig(pretrained=False, decoder_channels=16, place=place)
     train(Config(data=config.data, model=model, training=config.training), tmp_path / "run")
     weights = load_file(tmp_path / "run" / "model.safetensors")
-    moved = {key: bool(value.any()) for key, value in weights.items() if key.endswith(("mix.weight", "lateral.weight"))}
-    assert moved and all(value == (neck_lr > 0 or "lateral" in key) for key, value in moved.items())
+    moved = [bool(value.any()) for key, value in weights.items() if key.endswith(zero)]
+    assert moved and all(value == (neck_lr > 0) for value in moved)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer_and_names_the_samples(scenes, tmp_path, monkeypatch):

@@ -16,6 +16,11 @@ class Parser(jsonargparse.ArgumentParser):
         raise UsageError(text + self._suggestion(text)) from ex
 
     def _suggestion(self, text: str) -> str:
+        from crispseg.config import GONE  # slow: not for the help
+
+        for key, instead in GONE.items():
+            if re.search(rf"(?:option|key) '{key.rpartition('.')[2]}'|--{key}\b", text):
+                return f"; {key} is no more: {instead}"
         flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
         if found := re.search(r"unrecognized arguments: (--[\w.-]+)", text, re.IGNORECASE):
             return nearest(found[1].split("=")[0], flags)

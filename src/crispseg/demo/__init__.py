@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crispseg._version import __version__
-from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig, to_dict
+from crispseg.config import Config, DataConfig, ModelConfig, NeckConfig, TrainingConfig, to_dict
 from crispseg.data import SegmentationDataset, find_samples
 from crispseg.demo.images import gather
 from crispseg.demo.measurement import measure
@@ -116,7 +116,11 @@ def _config(neck: str, data: Path, size: tuple[int, int] | None, seed: int, budg
             root=str(data), crop=budget.crop, size=size, scale=(0.75, 1.25), jitter=0.2, cache=2.0, workers=0
         ),
         model=ModelConfig(
-            neck=neck, placement="decoder", decoder_channels=budget.channels, pretrained=budget.pretrained
+            neck=neck,
+            place="head",
+            decoder_channels=budget.channels,
+            pretrained=budget.pretrained,
+            neck_options=NeckConfig(similarity="charbonnier"),  # with a guide to be shown
         ),
         training=TrainingConfig(
             epochs=epochs,

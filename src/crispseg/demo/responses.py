@@ -4,8 +4,8 @@
     central   Σ W (u_q − u_p)         SDC    Σ W [S(v_p, v_q) ⊙ (u_q − u_p)]
 
 Twice. *On the picture*, set by hand so that the idea is seen: u is the picture, W ones in each channel, v the network's
-class probabilities, and SDC in its contrast form 1 − S. *In the network*, as it is: u the decoder's fused map, v the
-class probabilities of the first head, W, S and λ those of the trained operator.
+class probabilities, and SDC in its contrast form 1 − S. *In the network*, as it is: u, v, W, S and λ those of its last
+operator, at the head what that reads on its fine grid and the class probabilities of the first answer.
 
 Not here: drawing.
 """
@@ -21,7 +21,6 @@ from crispseg import stencil
 from crispseg.metrics.labels import codes
 from crispseg.metrics.regions import band
 from crispseg.models import SegmentationModel, SegmentationNetwork
-from crispseg.models.refined import RefinedDecoder
 from crispseg.nn import SemanticDifferenceConv2d
 from crispseg.ops import semantic_difference
 
@@ -63,19 +62,20 @@ def in_network(
     Raises
     ------
     TypeError
-        The model's decoder is not refined by SDN.
+        It is no :class:`SegmentationModel`, or has no Semantic Difference Convolution.
     """
-    if not isinstance(model, SegmentationModel):
-        raise TypeError(f"expected a SegmentationModel, found {type(model).__name__}")
-    decoder = model.decoder
-    if not isinstance(decoder, RefinedDecoder) or not isinstance(decoder.sdn.operator, SemanticDifferenceConv2d):
-        raise TypeError(f"expected a decoder that is refined by SDN, found {type(decoder).__name__}")
-    height, width = image.shape[-2:]
-    x = F.pad((image[None] - model.mean) / model.std, (0, -width % model.stride, 0, -height % model.stride))
-    u, first = decoder.before(model.neck(model.encoder(x)))
-    v = decoder.guide(first)
-    operator = decoder.sdn.operator
-    return _four(u, operator.weight, lambda u: operator(u, v), truth, num_classes, ignore_index, x.shape[-2:])
+    operator = next((m for m in reversed(list(model.modules())) if isinstance(m, SemanticDifferenceConv2d)), None)
+    if not isinstance(model, SegmentationModel) or operator is None:
+        raise TypeError(f"expected a SegmentationModel with an SDN, found {type(model).__name__}")
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = operator.register_forward_hook(lambda _, inputs, __: seen.append(inputs))
+    try:
+        model(image[None])
+    finally:
+        handle.remove()
+    u, v = seen[-1]
+    padded = tuple(-(-size // model.stride) * model.stride for size in image.shape[-2:])
+    return _four(u, operator.weight, lambda u: operator(u, v), truth, num_classes, ignore_index, padded)
 
 
 def _four(

@@ -11,7 +11,7 @@ from crispseg.models.kmax.loading import load_kmax_deeplab
 from crispseg.models.network import SegmentationModel, SegmentationNetwork
 from crispseg.models.pidnet import PIDNetDecoder, PIDNetEncoder
 from crispseg.models.pidnet.loading import load_pidnet
-from crispseg.models.refined import RefinedDecoder
+from crispseg.models.refined import HeadRefiner
 from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
 from crispseg.models.segmenter.loading import load_segmenter
 
@@ -24,7 +24,7 @@ __all__ = [
     "MaskTransformer",
     "PIDNetDecoder",
     "PIDNetEncoder",
-    "RefinedDecoder",
+    "HeadRefiner",
     "SegmentationModel",
     "SegmentationNetwork",
     "SegmenterLinear",

@@ -4,16 +4,18 @@ Not here: the networks.
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import nn
 
 from crispseg.errors import UsageError, nearest
-from crispseg.models.decoders import Decoder, FCNDecoder, FusedDecoder, SemanticFPNDecoder
+from crispseg.models.attaching import attach
+from crispseg.models.attaching.defaults import Place
+from crispseg.models.decoders import Decoder, FCNDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.hosts import (
     DPTDecoder,
@@ -26,45 +28,30 @@ from crispseg.models.hosts import (
 from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
 from crispseg.models.kmax import KMaXDecoder, KMaXEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
-from crispseg.models.pidnet import PGuidedByI, PIDNetDecoder, PIDNetEncoder
-from crispseg.models.refined import GUIDES, Guide, RefinedDecoder
+from crispseg.models.pidnet import PIDNetDecoder, PIDNetEncoder
 from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
-from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
-
-Placement = Literal["encoder", "lateral", "decoder", "detail", "both"]
-
-
-def multi_scale(channels: Sequence[int], **options: Any) -> nn.Module:
-    """A neck on every map, each guided by the next deeper one."""
-    return SemanticDiffusionNeck(channels, **options)
-
-
-def single_scale(channels: Sequence[int], **options: Any) -> nn.Module:
-    """A neck on the deepest map, the only one the decoder reads, guided by its own stride-2 convolution."""
-    return SemanticDiffusionNeck(channels[-1], **options)
 
 
 @dataclass(frozen=True)
 class System:
-    """A segmenter's parts: how its decoder, its neck and its encoder are made."""
+    """A segmenter's parts: how its decoder and its encoder are made."""
 
     decoder: Callable[..., Decoder]
-    neck: Callable[..., nn.Module] = multi_scale
     encoder: Callable[[str, bool | str | Path], Any] = TimmEncoder
 
 
 DECODERS: dict[str, System] = {
-    "fcn": System(FCNDecoder, single_scale),
+    "fcn": System(FCNDecoder),
     "semantic_fpn": System(SemanticFPNDecoder),
-    "segmenter_linear": System(SegmenterLinear, single_scale, ViTEncoder),
-    "segmenter_mask": System(MaskTransformer, single_scale, ViTEncoder),
+    "segmenter_linear": System(SegmenterLinear, ViTEncoder),
+    "segmenter_mask": System(MaskTransformer, ViTEncoder),
     "hrnet": System(HRNetDecoder, encoder=HRNetEncoder),
     "hrnet_aligned": System(
         partial(HRNetDecoder, align_corners=True), encoder=partial(HRNetEncoder, align_corners=True)
     ),
     "kmax_deeplab": System(KMaXDecoder, encoder=KMaXEncoder),
-    "pidnet": System(PIDNetDecoder, PGuidedByI, PIDNetEncoder),
+    "pidnet": System(PIDNetDecoder, PIDNetEncoder),
     "maskformer": System(MaskFormerDecoder, encoder=encoder_for("maskformer")),
     "mask2former": System(Mask2FormerDecoder, encoder=encoder_for("mask2former")),
     "dpt": System(DPTDecoder, encoder=encoder_for("dpt")),
@@ -79,8 +66,7 @@ def build_model(
     num_classes: int,
     *,
     neck: str = "sdn",
-    placement: Placement = "encoder",
-    guide: Guide = "probabilities",
+    place: Place | None = None,
     pretrained: bool | str | Path = True,
     decoder_channels: int | None = None,
     decoder_options: Mapping[str, Any] | None = None,
@@ -89,8 +75,8 @@ def build_model(
 ) -> SegmentationModel:
     """Build a segmenter with or without the Semantic Diffusion Network.
 
-    Under the same random seed the encoder and the decoder get the same weights whatever the neck, and a fresh neck is
-    the identity: with and without it the logits are the same, but for one more resizing in the placement "detail".
+    With a neck it is ``attach(build_model(…, neck="none"), place=place, operator=neck, …)``: under the same random seed
+    the encoder and the decoder get the same weights whatever the neck, and at the start the logits are bit-identical.
 
     Parameters
     ----------
@@ -103,14 +89,8 @@ def build_model(
         Number of classes K.
     neck
         ``"sdn"``; ``"none"``; or a control in the operator's place: ``"conv"`` (plain 3×3), ``"central"`` (S ≡ 1).
-    placement
-        ``"encoder"``: between encoder and decoder, on every map the decoder reads (the paper's). ``"lateral"``: on the
-        same maps after the feature pyramid's 1×1 convolutions, all of the decoder's width. ``"decoder"``: on the
-        decoder's fused map, guided by a first head's probabilities, with a second, supervised head (ours).
-        ``"detail"``: the same on the grid of the encoder's stride-2 map, which is added to the decoder's: finer
-        boundaries, at four times the pixels. ``"both"``: encoder and decoder.
-    guide
-        For the placements with a first head, what S compares of it: see :class:`crispseg.models.RefinedDecoder`.
+    place
+        ``"head"`` or ``"encoder"``; None: as :func:`crispseg.attach` chooses.
     pretrained
         As in :class:`crispseg.models.TimmEncoder`.
     decoder_channels
@@ -120,66 +100,34 @@ def build_model(
     auxiliary
         Add a head on an encoder map, supervised in training only.
     neck_options
-        Passed on to :class:`crispseg.nn.SemanticDiffusion`.
+        ``width`` and the options of :func:`crispseg.attach`.
 
     Raises
     ------
     UsageError
-        An unknown name; the nearest known one is offered. A place or a guide that these parts do not have.
+        An unknown name; the nearest known one is offered. Parts that do not go together.
 
     Examples
     --------
-    >>> model = build_model("tf_efficientnet_lite0", "semantic_fpn", 11, pretrained=False, placement="decoder")
-    >>> type(model.decoder).__name__
-    'RefinedDecoder'
+    >>> model = build_model("tf_efficientnet_lite0", "semantic_fpn", 11, pretrained=False, place="head")
+    >>> model(torch.rand(1, 3, 45, 61)).shape
+    torch.Size([1, 11, 45, 61])
     """
-    necks = ["none", *OPERATORS]
-    for kind, name, known in (
-        ("decoder", decoder, list(DECODERS)),
-        ("neck", neck, necks),
-        ("placement", placement, list(get_args(Placement))),
-        ("guide", guide, list(GUIDES)),
-    ):
+    for kind, name, known in (("decoder", decoder, list(DECODERS)), ("neck", neck, ["none", *OPERATORS])):
         if name not in known:
             raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
-    if guide != "probabilities" and placement in ("encoder", "lateral"):
-        raise UsageError(f"guide {guide!r} needs a first head, and placement {placement!r} has none")
     system = DECODERS[decoder]
-    detail = placement == "detail" and neck != "none"
-    backbone = _with_detail(system, encoder, pretrained) if detail else system.encoder(encoder, pretrained)
-    channels = backbone.channels[1:] if detail else backbone.channels
+    backbone = system.encoder(encoder, pretrained)
     width = {} if decoder_channels is None else {"channels": decoder_channels}
     more = {**width, **getattr(backbone, "decoder_options", {}), **(decoder_options or {})}
     _check_options(decoder, system.decoder, more)
-    plain = system.decoder(channels, num_classes, **more)
+    plain = system.decoder(backbone.channels, num_classes, **more)
     if auxiliary and not plain.takes_auxiliary:
         raise UsageError(f"auxiliary: decoder {decoder!r} has a loss of its own, without a place for a further head")
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
+    model = SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
     # The neck is made last, so that the same seed gives the same weights to everything else.
-    if neck == "none":
-        return SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
-    options = {"operator": neck, **(neck_options or {})}
-    if placement == "lateral":
-        if not isinstance(plain, SemanticFPNDecoder):
-            raise UsageError(f"placement 'lateral' needs the decoder 'semantic_fpn'; {decoder!r} has no laterals")
-        plain.between = system.neck([plain.channels] * len(channels), **options)
-        return SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
-    between = system.neck(channels, **options) if placement in ("encoder", "both") else nn.Identity()
-    if placement == "encoder":
-        return SegmentationModel(backbone, between, plain, auxiliary_head)
-    if not isinstance(plain, FusedDecoder):
-        raise UsageError(f"placement {placement!r} needs a decoder with one fused map; {decoder!r} has none")
-    refined = RefinedDecoder(plain, detail=backbone.channels[0] if detail else None, guide=guide, **options)
-    return SegmentationModel(backbone, between, refined, auxiliary_head)
-
-
-def _with_detail(system: System, name: str, pretrained: bool | str | Path) -> TimmEncoder:
-    """The system's encoder with its stride-2 map too, first. UsageError if it has none."""
-    if system.encoder is TimmEncoder:
-        backbone = TimmEncoder(name, pretrained, finest_stride=2)
-        if backbone.strides[0] == 2:
-            return backbone
-    raise UsageError(f"placement 'detail' needs an encoder with a map of stride 2; {name!r} gives none here")
+    return model if neck == "none" else attach(model, place=place, operator=neck, **(neck_options or {}))
 
 
 def _check_options(name: str, decoder: Callable[..., Decoder], options: Mapping[str, Any]) -> None:

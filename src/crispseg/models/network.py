@@ -51,6 +51,9 @@ class SegmentationModel(SegmentationNetwork):
     auxiliary
         An optional head on one of the encoder's maps, ``auxiliary(maps) -> logits``, used in training only.
 
+    Its ``answer`` passes the logits on, at the image's size. What is attached at the head adds to them there, and the
+    logits without are then supervised too.
+
     Examples
     --------
     >>> from crispseg import build_model
@@ -70,6 +73,7 @@ class SegmentationModel(SegmentationNetwork):
         facts: Any = encoder
         self.stride = getattr(facts, "multiple", max(facts.strides))
         self.corner = int(getattr(facts, "aligned", False))
+        self.answer = nn.Identity()
         self.register_buffer("mean", torch.tensor(facts.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts.std).view(1, -1, 1, 1), persistent=False)
 
@@ -89,17 +93,21 @@ class SegmentationModel(SegmentationNetwork):
         height, width = images.shape[-2:]
         x = (images - self.mean).div_(self.std)
         right, below = ((self.corner - size) % self.stride for size in (width, height))
-        if right or below:  # padding by nothing would copy the image
+        if _traced() or right or below:  # padding by nothing would copy the image
             x = F.pad(x, (0, right, 0, below))  # 0 is the mean colour
         maps = self.encoder(x)
         refined = self.neck(maps)
         if not aux:
-            return self._to_image(self.decoder(refined), x, height, width)
-        logits, others = self.decoder.outputs(refined)
+            return self.answer(self._to_image(self.decoder(refined), x, height, width))
+        first, others = self.decoder.outputs(refined)
+        first = self._to_image(first, x, height, width)
+        logits = self.answer(first)
         if isinstance(others, list):
             more = [] if self.auxiliary is None else [self.auxiliary(maps)]
             others = [self._to_image(other, x, height, width) for other in [*others, *more]]
-        return self._to_image(logits, x, height, width), others
+            if logits is not first:
+                others.append(first)
+        return logits, others
 
     def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
         """Return the decoder's training loss of what ``forward(images, aux=True)`` returned, target (B, H, W)."""
@@ -109,6 +117,11 @@ class SegmentationModel(SegmentationNetwork):
         corners = self.decoder.align_corners
         full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=corners)
         return full[..., :height, :width]
+
+
+def _traced() -> bool:
+    """Whether what runs is written down for images of other sizes too, so that it may not depend on this one's."""
+    return torch.jit.is_tracing() or torch.compiler.is_compiling()
 
 
 class AuxiliaryHead(nn.Module):

@@ -1,87 +1,109 @@
-"""The decoder placements: SDN on the decoder's fused map, guided by the class probabilities of a first head.
+"""``HeadRefiner``: what the Semantic Diffusion Network adds at the head of a segmenter. Zero at the start.
 
-Not here: the encoder placement (``crispseg.nn.neck``).
+Not here: where a host's head is, and how its maps get here (``attaching``); the place at the encoder
+(``crispseg.nn.neck``).
 """
 
-import copy
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.models.decoders import Criterion, Decoder, FusedDecoder
 from crispseg.nn import SemanticDiffusion
-from crispseg.nn.sdc import resize
-
-Guide = Literal["probabilities", "detached", "logits"]
-GUIDES: dict[str, Callable[[Tensor], Tensor]] = {
-    "probabilities": lambda logits: logits.softmax(dim=1),
-    "detached": lambda logits: logits.softmax(dim=1).detach(),
-    "logits": lambda logits: logits,
-}
+from crispseg.nn.operators import NEEDS_GUIDE
 
 
-class RefinedDecoder(Decoder):
-    """A decoder whose map is sharpened by what its own first head says.
+class HeadRefiner(nn.Module):
+    """A narrow, fine map of the head's features and of detail, sharpened by SDN and read by a 1×1 convolution of its own.
 
-        F = features(maps);  P = guide(head(F));  F' = SDN(F, P);  logits = head'(F')
+        n = up(R f) + L d,   Δ = A · SDN(n, v)
 
-    The second head starts as a copy of the first and SDN as the identity, so the logits start as the decoder's own.
-    Both heads are supervised, the second by the decoder's own loss. Source: ours (METHOD.md section 5, late placement).
-
-    With ``detail``, on a finer grid: F is brought to that of an encoder map E that the decoder does not read,
-
-        F ← resize(F) + Conv1×1(E),
-
-    the convolution starting at zero, so that the logits start as the decoder's own, resized in two steps.
+    f is the map that the last classifier reads, d the encoder's stride-2 map or the image, v the class probabilities of
+    what the classifier says of f. All work on the fine grid is done in ``width`` channels. A starts at zero, and so does Δ, exactly. It is added
+    to the host's own logits, which stay its first answer; for 1×1 classifiers that is the family of functions of a
+    second classifier that reads f on the fine grid and SDN(n, v). Where the logits are products of f with masks, Δ is
+    added to f itself.
 
     Parameters
     ----------
-    decoder
-        The decoder to refine.
-    detail
-        Channels of E, which then comes first among the maps; None: the decoder reads all maps.
-    guide
-        What S compares of the first head: its class ``"probabilities"``; the same ``"detached"``, so that the second
-        head's gradient does not reach the first through them; or its ``"logits"``, whose steps are larger, and so λ.
+    channels, detail_channels, guide_channels
+        Of f, d and v.
+    out
+        Channels of Δ: the classes, or those of f.
+    width
+        Channels of n.
+    ratio
+        Stride of L: pixels of d per pixel of Δ.
+    look
+        Least kernel of L: 1 for a map, 3 for the image.
+    finer
+        Whether Δ is on the grid of L d, which is finer than that of f; otherwise it is on that of f.
+    align_corners
+        How the host resizes its logits, and so how f is resized.
+    probabilities
+        The guide is given as logits, and v is their softmax (of one class, their sigmoid). Otherwise v is the guide.
+    identity
+        Start with A = 0.
     options
         Passed on to :class:`crispseg.nn.SemanticDiffusion`.
+
+    References
+    ----------
+    Ours (METHOD.md section 5, "at the head").
+
+    Examples
+    --------
+    >>> import torch
+    >>> f, d, v = torch.rand(1, 32, 8, 8), torch.rand(1, 16, 16, 16), torch.rand(1, 5, 8, 8)
+    >>> delta = HeadRefiner(32, 16, guide_channels=5, out=5, width=8)(f, d, v)
+    >>> delta.shape, delta.any().item()
+    (torch.Size([1, 5, 16, 16]), False)
     """
 
     def __init__(
-        self, decoder: FusedDecoder, *, detail: int | None = None, guide: Guide = "probabilities", **options: Any
+        self,
+        channels: int,
+        detail_channels: int,
+        *,
+        guide_channels: int,
+        out: int,
+        width: int,
+        ratio: int = 1,
+        look: int = 1,
+        finer: bool = True,
+        align_corners: bool = False,
+        probabilities: bool = True,
+        identity: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.decoder = decoder
-        self.align_corners = decoder.align_corners
-        self.guided_by = guide
-        self.sdn = SemanticDiffusion(decoder.channels, decoder.num_classes, **options)
-        self.head = copy.deepcopy(decoder.head)
-        self.own = slice(0 if detail is None else 1, None)  # the maps that the decoder reads
-        self.lateral = None
-        if detail is not None:
-            self.lateral = nn.Conv2d(detail, decoder.channels, 1, bias=False)
-            nn.init.zeros_(self.lateral.weight)
+        self.finer, self.align_corners = finer, align_corners
+        blind = options.get("similarity") == "one" or options.get("operator", "sdn") not in NEEDS_GUIDE
+        self.probabilities = probabilities and not blind
+        kernel = max(look, 2 * ratio - 1)
+        self.reduce = nn.Conv2d(channels, width, 1, bias=False)
+        self.detail = nn.Conv2d(detail_channels, width, kernel, stride=ratio, padding=kernel // 2, bias=False)
+        self.sdn = SemanticDiffusion(width, guide_channels, identity=False, **options)
+        self.head = nn.Conv2d(width, out, 1)
+        if identity:
+            nn.init.zeros_(self.head.weight)
+            assert self.head.bias is not None
+            nn.init.zeros_(self.head.bias)
 
-    def before(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what SDN refines, (B, C, h, w), and the first head's logits (B, K, any, any)."""
-        fused = self.decoder.features(maps[self.own])
-        first = self.decoder.head(fused)
-        if self.lateral is not None:
-            fused = resize(fused, maps[0]) + self.lateral(maps[0])
-        return fused, first
+    def forward(self, f: Tensor, d: Tensor, guide: Tensor) -> Tensor:
+        """Return Δ (B, out, h, w) of f (B, C, any, any), d (B, C_d, any, any) and the guide (B, C_v, any, any)."""
+        coarse, fine = self.reduce(f), self.detail(d)
+        if self.finer:
+            coarse = self.resize(coarse, fine)
+        else:
+            fine = self.resize(fine, coarse)
+        v = guide
+        if self.probabilities:
+            v = guide.softmax(dim=1) if guide.shape[1] > 1 else guide.sigmoid()
+        return self.head(self.sdn(coarse + fine, v))
 
-    def guide(self, first: Tensor) -> Tensor:
-        """Return what S compares, (B, K, h, w), of the first head's logits."""
-        return GUIDES[self.guided_by](first)
-
-    def outputs(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Return the refined logits (B, K, H, W) on the grid of F, and those of all other heads."""
-        fused, first = self.before(maps)
-        refined = self.head(self.sdn(fused, self.guide(first)))
-        return refined, [first, *self.decoder.others(maps[self.own])]
-
-    def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
-        """Return the decoder's loss of the refined logits and, weighted, the loss of the first head's."""
-        first, *others = others
-        return self.decoder.loss(logits, others, target, criterion) + criterion.aux_weight * criterion(first, target)
+    def resize(self, x: Tensor, like: Tensor) -> Tensor:
+        """Bring ``x`` to the grid of ``like`` as the host does."""
+        if x.shape[-2:] == like.shape[-2:]:
+            return x
+        return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError, DataError, UsageError, nearest
 from crispseg.models.attaching import adapter_parameters, attach
-from crispseg.models.attaching.graft import Side, grafted_modules
+from crispseg.models.attaching.defaults import Place
+from crispseg.models.attaching.graft import Side, first_answers, necks
 from crispseg.models.decoders import Criterion
 from crispseg.models.factory import call_factory, line_of
 from crispseg.models.network import SegmentationNetwork
@@ -80,7 +81,7 @@ class UserModel(SegmentationNetwork):
         found = next((part for name in ENCODERS if isinstance(part := getattr(self.net, name, None), nn.Module)), None)
         if found is None or found is self.net:
             return nn.ParameterList()
-        neck = {id(p) for p in adapter_parameters(self.net)} if grafted_modules(self.net) else set()
+        neck = {id(p) for p in adapter_parameters(self.net)} if necks(self.net) else set()
         return nn.ParameterList([p for p in found.parameters() if id(p) not in neck])
 
     @overload
@@ -93,7 +94,8 @@ class UserModel(SegmentationNetwork):
         x = (images - self.mean) / self.std
         x = F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         try:
-            output = self.net(x)
+            with first_answers(self.net) as first:
+                output = self.net(x)
         except CrispsegError:
             raise
         except Exception as error:  # whatever somebody's network raises
@@ -113,7 +115,7 @@ class UserModel(SegmentationNetwork):
 
         if not aux:
             return to_image(logits)
-        return to_image(logits), [to_image(other) for other in others if self._fits(other, x)]
+        return to_image(logits), [to_image(other) for other in [*others, *first] if self._fits(other, x)]
 
     def loss(self, logits: Tensor, others: list[Tensor], target: Tensor, criterion: Criterion) -> Tensor:
         """Return the loss of the logits and, weighted, of each further map; see :class:`crispseg.models.Decoder`."""
@@ -129,6 +131,7 @@ def user_model(
     *,
     neck: str = "sdn",
     normalise: Normalise = "imagenet",
+    place: Place | None = None,
     at: str | None = None,
     side: Side = "output",
     neck_options: Mapping[str, Any] | None = None,
@@ -150,9 +153,9 @@ def user_model(
     model = UserModel(call_factory(factory, num_classes), num_classes, normalise=normalise, name=factory)
     if neck != "none":
         try:
-            attach(model.net, at=at, side=side, operator=neck, **(neck_options or {}))
+            attach(model.net, place=place, at=at, side=side, operator=neck, **(neck_options or {}))
         except UsageError as error:
-            raise UsageError(f"{factory}: {error} (in a config: model.at, model.side)") from error
+            raise UsageError(f"{factory}: {error} (in a config: model.place, model.at, model.side)") from error
         except (ValueError, TypeError) as error:
             raise UsageError(f"{factory}: model.neck_options: {error}") from error
     return model

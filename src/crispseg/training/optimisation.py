@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from crispseg.config import TrainingConfig
-from crispseg.models import SegmentationNetwork
+from crispseg.models import HeadRefiner, SegmentationNetwork
 from crispseg.nn import SemanticDiffusion, SemanticDiffusionNeck
 
 
@@ -21,7 +21,7 @@ def make_optimizer(model: SegmentationNetwork, t: TrainingConfig) -> torch.optim
     A neck with a rate of its own has groups of its own.
     """
     encoder = {id(p) for p in model.encoder.parameters()}
-    necks = [m for m in model.modules() if isinstance(m, SemanticDiffusion | SemanticDiffusionNeck)]
+    necks = [m for m in model.modules() if isinstance(m, SemanticDiffusion | SemanticDiffusionNeck | HeadRefiner)]
     neck = {id(p) for module in necks for p in module.parameters()} if t.neck_lr != 1 else set()
     rest = {id(p) for p in model.parameters()} - encoder - neck
     parts = [(encoder, t.encoder_lr), (rest, 1.0), *([(neck, t.neck_lr)] if neck else [])]

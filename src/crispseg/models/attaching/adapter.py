@@ -20,7 +20,9 @@ from crispseg.models.attaching import graft
 from crispseg.models.attaching.api import attach, attached, detach
 
 Model = TypeVar("Model", bound=nn.Module)
-FORMAT = "crispseg-adapter-1"
+FORMAT = "crispseg-adapter-2"
+PASSING = ("impl", "identity")
+"""Options that say nothing of a trained neck: how fast it runs here, how it started."""
 
 
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -28,10 +30,9 @@ def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises UsageError if ``model`` has no attached neck, OSError if the disk refuses; the file is whole or the old one.
     """
-    (at, module), *_ = attached(model).items()
-    neck = graft.neck_of(module)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in neck.state_dict().items()}
-    facts = {"format": FORMAT, "crispseg": __version__, "config": json.dumps({"at": at, **_config(neck)})}
+    neck, *_ = attached(model).values()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in neck.body.state_dict().items()}
+    facts = {"format": FORMAT, "crispseg": __version__, "config": json.dumps(_config(neck))}
     write_bytes(path, save(tensors, facts))
 
 
@@ -53,25 +54,24 @@ def load_adapter(model: Model, path: str | os.PathLike[str], *, example: Any = N
         The file is not an adapter, or it is one of another architecture; the model is left as it was.
     """
     config, tensors = _read(Path(path))
-    fresh = not graft.grafted_modules(model)
+    fresh = not graft.necks(model)
     if fresh:
         try:
-            attach(model, at=config["at"], side=config["side"], example=example, **config["options"])
+            attach(model, example=example, **_where(config), **config["options"])
         except (CrispsegError, TypeError, ValueError) as error:
             raise DataError(f"{path}: this adapter does not fit {type(model).__name__} ({error})") from error
     try:
-        (at, module), *_ = attached(model).items()
-        neck = graft.neck_of(module)
-        own = json.loads(json.dumps({"at": at, **_config(neck)}))
-        for key, value in config.items():
-            if value != own.get(key):
-                raise DataError(f"{path}: {key} of the adapter is {value}, of the model's neck {own.get(key)}")
-        shapes = {name: tuple(tensor.shape) for name, tensor in neck.state_dict().items()}
+        neck, *_ = attached(model).values()
+        own = _config(neck)
+        for key in [*config, *own]:
+            if config.get(key) != own.get(key):
+                raise DataError(f"{path}: {key} of the adapter is {config.get(key)}, of the model's neck {own.get(key)}")
+        shapes = {name: tuple(tensor.shape) for name, tensor in neck.body.state_dict().items()}
         for name in [*shapes, *tensors]:
             expected, found = shapes.get(name), tuple(tensors[name].shape) if name in tensors else None
             if expected != found:
                 raise DataError(f"{path}: tensor {name} should be {expected or 'absent'}, found {found or 'none'}")
-        neck.load_state_dict(tensors)
+        neck.body.load_state_dict(tensors)
     except DataError:
         if fresh:
             detach(model)
@@ -79,8 +79,15 @@ def load_adapter(model: Model, path: str | os.PathLike[str], *, example: Any = N
     return model
 
 
-def _config(neck: graft.GraftedNeck) -> dict[str, Any]:
-    return {"side": neck.side, "paths": neck.paths, "channels": neck.channels, "options": neck.options}
+def _config(neck: graft.Neck) -> dict[str, Any]:
+    options = {key: value for key, value in neck.facts["options"].items() if key not in PASSING}
+    config: dict[str, Any] = json.loads(json.dumps({**neck.facts, "options": options}))
+    return config
+
+
+def _where(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of ``attach`` that put a neck there again."""
+    return {"place": "head"} if config["place"] == "head" else {"at": config["at"], "side": config["side"]}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
@@ -94,4 +101,15 @@ def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
         raise DataError(f"{path}: not a readable safetensors file ({error})") from error
     if facts.get("format") != FORMAT:
         raise DataError(f"{path}: expected a file of crispseg.save_adapter ({FORMAT}), found {facts.get('format')!r}")
-    return json.loads(facts["config"]), tensors
+    try:
+        config = json.loads(facts.get("config", ""))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: its config is not JSON ({error})") from error
+    if not (
+        isinstance(config, dict)
+        and isinstance(config.get("options"), dict)
+        and config.get("place") in ("head", "encoder")
+        and (config["place"] == "head" or (isinstance(config.get("at"), str) and config.get("side") in ("input", "output")))
+    ):
+        raise DataError(f"{path}: its config does not say where the neck sits and with which options, found {config!r}")
+    return config, tensors

@@ -1,40 +1,62 @@
 """``attach`` and ``detach``: put the neck into a model of any library, and take it out again.
 
-Not here: files (``adapter``), the mechanism (``graft``), where and what (``hosts``, ``dry_run``).
+Not here: files (``adapter``), the mechanism (``graft``), where (``border``, ``head``), what (``place``).
 """
 
 from typing import Any, TypeVar
 
 from torch import nn
 
-from crispseg.errors import UsageError
-from crispseg.models.attaching import dry_run, graft, hosts
-from crispseg.models.attaching.graft import Side
+from crispseg.errors import UsageError, nearest
+from crispseg.models.attaching import border, dry_run, graft, head, maps, place as places
+from crispseg.models.attaching.budget import Width
+from crispseg.models.attaching.defaults import SIMILARITY, Place, default_place
+from crispseg.models.attaching.graft import Neck, Side
+from crispseg.models.refined import HeadRefiner
 from crispseg.nn import SemanticDiffusionNeck
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def attach(model: Model, *, at: str | None = None, side: Side = "output", example: Any = None, **options: Any) -> Model:
-    """Put a Semantic Diffusion Network between the encoder and the decoder of ``model``, in place.
+def attach(
+    model: Model,
+    *,
+    place: Place | None = None,
+    at: str | None = None,
+    side: Side = "output",
+    example: Any = None,
+    width: Width = "auto",
+    **options: Any,
+) -> Model:
+    """Put a Semantic Diffusion Network into ``model``, in place.
 
-    The neck is the identity at the start: the logits right after ``attach`` are those before it, bit for bit. It
-    refines the maps that the decoder reads, each guided by the next deeper one; the deepest, or the only one, by its
-    own 3×3 stride-2 convolution. Which maps these are, and their channels, is found by one dry run of a blank image.
+    It changes nothing at the start: the logits right after ``attach`` are bit-identical to those before it. Where it
+    goes, and what it reads, is found by dry runs of small images.
 
     Parameters
     ----------
     model
-        A model of segmentation_models_pytorch, transformers, torchvision or crispseg, or any module with ``at``.
+        A model of segmentation_models_pytorch, transformers, torchvision or crispseg, or any module with a head.
+    place
+        ``"head"``: the map that the last classifier reads is brought to a finer grid with detail from the encoder (or
+        the image), sharpened, and what is seen there is added to the logits; in a classifier of masks it is added to
+        the map that the masks are products with. See :class:`crispseg.models.HeadRefiner`.
+        ``"encoder"``, the paper's: the maps that the decoder reads are refined, each guided by the next deeper one; the
+        deepest, or the only one, by its own 3×3 stride-2 convolution.
+        None: at the encoder if the maps there begin at stride 2, as in a U-Net; else at the head.
     at
-        Path of the submodule whose maps are refined; default: the border between encoder and decoder.
+        Path of a submodule whose maps are refined, in place of ``place``.
     side
         With ``at``: refine what the submodule gives (an encoder) or takes (a decoder).
     example
         An input for the dry run, a tensor, a tuple of arguments or a dict of keyword arguments, for models that
         need more than one image.
+    width
+        Channels that the neck works in. ``"auto"``: as many as 10 % more parameters and 25 % more operations allow.
+        None: those of the maps.
     options
-        Passed on to :class:`crispseg.nn.SemanticDiffusion`: ``operator``, ``similarity``, ``scale``, ….
+        Passed on to :class:`crispseg.nn.SemanticDiffusion`: ``operator``, ``similarity`` (here ``"one"`` by default),
+        ``scale``, ….
 
     Returns
     -------
@@ -43,11 +65,11 @@ def attach(model: Model, *, at: str | None = None, side: Side = "output", exampl
     Raises
     ------
     UsageError
-        The model has a neck already, or no such border; submodules that could be meant are named.
+        The model has a neck already, or no such place; submodules that could be meant are named.
 
     References
     ----------
-    SDN, arXiv 2302.02057, figures 3 and 4.
+    SDN, arXiv 2302.02057, figures 3 and 4; the place at the head is ours.
 
     Examples
     --------
@@ -61,17 +83,32 @@ def attach(model: Model, *, at: str | None = None, side: Side = "output", exampl
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"attach: model must be a torch.nn.Module, found {type(model).__name__}")
-    taken = [path for path, module in model.named_modules() if isinstance(module, SemanticDiffusionNeck)]
+    kinds = Neck, SemanticDiffusionNeck, HeadRefiner
+    taken = [path for path, module in model.named_modules() if isinstance(module, kinds)]
     if taken:
         raise UsageError(f"attach: {type(model).__name__} has a neck already, at {taken[0]!r}; detach it first")
+    known = ["head", "encoder"]
+    if place is not None and place not in known:
+        raise UsageError(f"attach: no place {place!r}{nearest(place, known)}; there are 'head' and 'encoder'")
+    if place is not None and at is not None:
+        raise UsageError(f"attach: place={place!r} and at={at!r} are two places; give one of them")
+    options = {"operator": "sdn", "similarity": SIMILARITY, **options}
     example = dry_run.find_example(model, example)
-    if at is None:
-        at, side, found = hosts.find_place(model, example)
+    if at is not None:
+        found = border.look_at(model, at, side, example)
+        places.at_border(model, example, at, side, found, width, options)
+        return model
+    between = border.find_border(model, example) if place != "head" else None
+    if place is None:
+        image = next((value for _, value in maps.find(example)), None)
+        fine = between is not None and image is not None
+        place = default_place(round(image.shape[-1] / between[2].sizes[0][-1]) if fine else None)
+    if place == "head":
+        places.at_head(model, example, head.find_head(model, example), width, options)
+    elif between is None:
+        raise border.no_border(model, example)
     else:
-        found = hosts.look_at(model, at, side, example)
-    neck = graft.GraftedNeck(found.paths, found.channels, side, options)
-    module = model.get_submodule(at)
-    graft.insert(module, neck.to(found.device, found.dtype).train(module.training))
+        places.at_border(model, example, *between, width, options)
     return model
 
 
@@ -86,8 +123,8 @@ def detach(model: Model) -> Model:
     >>> list(detach(attach(model)).state_dict()) == keys
     True
     """
-    for module in attached(model).values():
-        graft.remove(module)
+    attached(model)
+    graft.remove(model)
     return model
 
 
@@ -103,12 +140,12 @@ def adapter_parameters(model: nn.Module) -> list[nn.Parameter]:
     >>> len(neck) + len(rest) == len(list(model.parameters()))
     True
     """
-    return [parameter for module in attached(model).values() for parameter in graft.neck_of(module).parameters()]
+    return [parameter for neck in attached(model).values() for parameter in neck.parameters()]
 
 
-def attached(model: nn.Module) -> dict[str, nn.Module]:
-    """Return path -> module that runs an attached neck; UsageError if there is none."""
-    modules = graft.grafted_modules(model)
-    if not modules:
+def attached(model: nn.Module) -> dict[str, Neck]:
+    """Return path -> attached neck; UsageError if there is none."""
+    necks = graft.necks(model)
+    if not necks:
         raise UsageError(f"{type(model).__name__} has no attached neck; crispseg.attach(model) puts one in")
-    return modules
+    return necks

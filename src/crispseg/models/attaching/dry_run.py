@@ -26,6 +26,7 @@ class Found:
 
     paths: tuple[maps.Path, ...]
     channels: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
     dtype: torch.dtype
     device: torch.device
 
@@ -40,7 +41,7 @@ def find_example(model: nn.Module, example: Any = None) -> Any:
     failure: Exception | None = None
     for image in _images(model):
         try:
-            with _undisturbed(model), torch.no_grad():
+            with undisturbed(model), torch.no_grad():
                 call(model, image)
             return image
         except Exception as error:  # whatever a host raises when it does not like the size
@@ -78,8 +79,8 @@ def maps_that_matter(model: nn.Module, module: nn.Module, side: Side, example: A
     else:
         handle = module.register_forward_hook(after, with_kwargs=True)
     try:
-        with _undisturbed(model), torch.enable_grad():
-            logits = [value for value in _logits(call(model, example)) if value.requires_grad]
+        with undisturbed(model), torch.enable_grad():
+            logits = [value for value in predictions(call(model, example)) if value.requires_grad]
             if not logits or not leaves:
                 return None
             total = sum((value.float().sum() for value in logits), torch.zeros(()))
@@ -91,7 +92,8 @@ def maps_that_matter(model: nn.Module, module: nn.Module, side: Side, example: A
         return None
     read.sort(key=lambda item: -item[1].shape[-1])  # stable: of equal sizes, the deeper stays behind
     first = read[0][1]
-    return Found(tuple(p for p, _ in read), tuple(leaf.shape[1] for _, leaf in read), first.dtype, first.device)
+    sizes = tuple((leaf.shape[-2], leaf.shape[-1]) for _, leaf in read)
+    return Found(tuple(p for p, _ in read), tuple(leaf.shape[1] for _, leaf in read), sizes, first.dtype, first.device)
 
 
 def modules_with_maps(model: nn.Module, example: Any) -> list[str]:
@@ -106,7 +108,7 @@ def modules_with_maps(model: nn.Module, example: Any) -> list[str]:
                 )
             )
     try:
-        with _undisturbed(model), torch.no_grad():
+        with undisturbed(model), torch.no_grad():
             call(model, example)
     finally:
         for handle in handles:
@@ -122,13 +124,14 @@ def call(model: nn.Module, example: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """In eval mode, with every module's own mode and the random state put back afterwards."""
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """In eval mode and from one random state, with every module's own mode and the state put back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     for module, _ in modes:
         module.training = False
     try:
         with torch.random.fork_rng():
+            torch.manual_seed(0)
             yield
     finally:
         for module, mode in modes:
@@ -151,13 +154,13 @@ def _built_for(model: nn.Module) -> Iterator[tuple[int, int]]:
                 yield pair[0], pair[1]
 
 
-def _logits(output: Any) -> list[Tensor]:
+def predictions(output: Any) -> list[Tensor]:
     """The tensors of a model's output that are its prediction; auxiliary heads are left out."""
     if isinstance(output, Tensor):
         return [output]
     if isinstance(output, dict):
         named = [v for k, v in output.items() if isinstance(v, Tensor) and k.endswith("logits")]
-        return named or _logits(list(output.values()))
+        return named or predictions(list(output.values()))
     if isinstance(output, tuple | list):
-        return next((found for item in output if (found := _logits(item))), [])
+        return next((found for item in output if (found := predictions(item))), [])
     return []

@@ -1,64 +1,73 @@
-"""The mechanism: a module gets the neck as a submodule of its own and runs it on what it gives, or on what it takes.
+"""The mechanism: a module of a host runs taps on what it takes and gives, and the neck is a submodule of the host.
 
-The module stays the same object; only its class is exchanged, for a subclass of it, as ``torch.nn.utils.parametrize``
-and FSDP2 do. So the host's attributes, ``isinstance`` checks, parameter names and pretrained checkpoints stay valid,
-and the neck is one more child: ``state_dict``, ``.to``, ``deepcopy``, DDP, compile and export see it. A wrapper around
-the encoder would rename every key below it.
+The module stays the same object; only its class is exchanged, for a subclass of it whose ``forward`` runs the taps that
+lie on the instance, as ``torch.nn.utils.parametrize`` and FSDP2 do. So the host's attributes, ``isinstance`` checks,
+parameter names and pretrained checkpoints stay valid. A wrapper would rename every key below it.
 
-Not here: where a host is grafted (``hosts``) and which maps the neck reads (``dry_run``).
+The neck is the child ``sdn`` of a module that has no other children, so that nothing that walks, slices or edits a
+module's children meets it; ``state_dict``, ``.to``, ``deepcopy``, DDP, compile and export see it there.
+
+Not here: what taps do (``taps``), where they go (``border``, ``head``).
 """
 
+import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from crispseg.errors import UsageError
-from crispseg.models.attaching import maps
-from crispseg.nn import SemanticDiffusionNeck
+from crispseg.models.attaching.taps import Tap
+from crispseg.models.attaching.wire import Wire
 
 Side = Literal["output", "input"]
 NAME = "sdn"
-"""The neck's name in its module, so that its keys read ``decoder.sdn.neck.…``."""
+"""The neck's name in the module that holds it, so that its keys read ``….sdn.…``."""
 
 
-class GraftedNeck(nn.Module):
-    """A :class:`crispseg.nn.SemanticDiffusionNeck` on the maps at ``paths`` of a nested structure; the rest passes.
+class Neck(nn.Module):
+    """What was attached: ``body``, the modules that learn, and ``facts``, how it was attached (JSON)."""
 
-    Parameters
-    ----------
-    paths
-        Where the maps are, finest first; see :mod:`crispseg.models.attaching.maps`.
-    channels
-        Their channels.
-    side
-        Whether the structure is the module's output or its input, ``(args, kwargs)``.
-    options
-        Passed on to the neck.
-    """
-
-    def __init__(
-        self, paths: Sequence[maps.Path], channels: Sequence[int], side: Side, options: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, body: nn.Module, facts: Mapping[str, Any]) -> None:
         super().__init__()
-        self.paths, self.channels, self.side, self.options = tuple(paths), tuple(channels), side, dict(options)
-        self.neck = SemanticDiffusionNeck(list(channels), **options)
+        self.body, self.facts = body, dict(facts)
 
-    def forward(self, tree: Any) -> Any:
-        """Return ``tree`` with its maps refined; types and shapes do not change."""
-        plain = [maps.get(tree, path) for path in self.paths]
-        for path, u, refined in zip(self.paths, plain, self.neck(plain), strict=True):
-            tree = maps.put(tree, path, _laid_out_like(u, refined))
-        return tree
+
+class Taps:
+    """What one module runs: ``before`` on (args, kwargs), ``after`` on its output; ``scope``: its forward is a frame."""
+
+    def __init__(self) -> None:
+        self.before: list[Tap] = []
+        self.after: list[Tap] = []
+        self.scope: Wire | None = None
+
+    def run(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        """Call ``forward`` of ``module`` with the taps around it."""
+        if self.scope is None:
+            return self._run(module, forward, args, kwargs)
+        outer = self.scope.open()
+        try:
+            return self._run(module, forward, args, kwargs)
+        finally:
+            self.scope.close(outer)
+
+    def _run(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        for tap in self.before:
+            args, kwargs = tap((args, kwargs))
+        output = forward(module, *args, **kwargs)
+        for tap in self.after:
+            output = tap(output)
+        return output
 
 
 class Grafted:
-    """Marks a module that runs a neck; the class it had is ``plain``."""
+    """Marks a class whose ``forward`` runs the taps of its instance, if it has any; the class it was is ``plain``."""
 
     plain: type[nn.Module]
-    sdn: GraftedNeck
+    crispseg_taps: Taps | None = None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made on the fly, so copies and pickles name the plain one and exchange it again.
@@ -67,105 +76,119 @@ class Grafted:
         return _empty, (self.plain, *arguments[1:]), *state
 
 
-class GraftedDict(Grafted):
-    """The same for a ``ModuleDict`` that runs its items in turn (torchvision's backbones): the neck is not an item."""
-
-    _modules: dict[str, nn.Module]
-
-    def keys(self) -> Any:
-        return self._items().keys()
-
-    def items(self) -> Any:
-        return self._items().items()
-
-    def values(self) -> Any:
-        return self._items().values()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._items())
-
-    def __len__(self) -> int:
-        return len(self._modules) - 1
-
-    def _items(self) -> dict[str, nn.Module]:
-        return {name: module for name, module in self._modules.items() if name != NAME}
+def why_not(module: nn.Module) -> str | None:
+    """Return why ``module`` cannot run taps; None if it can."""
+    kind = type(module)
+    if "forward" in vars(module):
+        return "has a forward of its own (hooks of accelerate, torch.compile, a patch): attach before that is put on"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "is compiled by torch.jit"
+    if isinstance(module, torch.fx.GraphModule):
+        return "is a torch.fx.GraphModule, which writes its forward anew; name a submodule of it, or who reads its output"
+    if kind.__reduce__ is not object.__reduce__ or _own_reduce_ex(kind):
+        return "has a way of its own to be copied and pickled"
+    return None
 
 
-class GraftedSequence(Grafted):
-    """The same for a ``Sequential`` or a ``ModuleList``: the neck is not an element."""
-
-    _modules: dict[str, nn.Module]
-
-    def __iter__(self) -> Iterator[nn.Module]:
-        return iter([module for name, module in self._modules.items() if name != NAME])
-
-    def __len__(self) -> int:
-        return len(self._modules) - 1
+def _own_reduce_ex(kind: type) -> bool:
+    return not issubclass(kind, Grafted) and kind.__reduce_ex__ is not object.__reduce_ex__
 
 
-def insert(module: nn.Module, neck: GraftedNeck) -> None:
-    """Make ``neck`` a child of ``module`` that refines what ``module`` gives or takes.
+def hold(module: nn.Module, neck: Neck) -> None:
+    """Make ``neck`` a child of ``module`` or, if that has children, of the first module in it that has none.
 
-    Raises UsageError if ``module`` has something else of that name.
+    Raises UsageError if there is something else of that name.
     """
-    if hasattr(module, NAME):
-        raise UsageError(f"attach: {type(module).__name__} has an attribute {NAME!r} of its own; give another at=")
-    module.add_module(NAME, neck)
-    module.__class__ = _grafted(type(module))
+    leaf = next(m for m in module.modules() if not any(child is not None for child in m._modules.values()))
+    if hasattr(leaf, NAME):
+        raise UsageError(f"attach: {type(leaf).__name__} has an attribute {NAME!r} of its own; give another at=")
+    leaf.add_module(NAME, neck)
 
 
-def remove(module: nn.Module) -> None:
-    """Undo :func:`insert`."""
-    kind: Any = type(module)
-    module.__class__ = kind.plain
-    del module._modules[NAME]
+def tap(module: nn.Module, side: Side, what: Tap) -> None:
+    """Run ``what`` on each input or output of ``module``."""
+    taps = _taps(module)
+    (taps.before if side == "input" else taps.after).append(what)
 
 
-def grafted_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return path -> module of every module of ``model`` that runs a neck."""
-    return {path: module for path, module in model.named_modules() if issubclass(type(module), Grafted)}
+def scope(module: nn.Module, wire: Wire) -> None:
+    """Let each forward of ``module`` be a frame of ``wire``."""
+    _taps(module).scope = wire
 
 
-def neck_of(module: nn.Module) -> GraftedNeck:
-    """Return the neck that ``module`` runs."""
-    neck = getattr(module, NAME)
-    assert isinstance(neck, GraftedNeck)
-    return neck
+def remove(model: nn.Module) -> None:
+    """Take all taps and the neck out of ``model``."""
+    for module in list(model.modules()):
+        vars(module).pop("crispseg_taps", None)
+        if isinstance(module, Grafted):
+            module.__class__ = _without(type(module))
+        if isinstance(module._modules.get(NAME), Neck):
+            del module._modules[NAME]
 
 
-def _laid_out_like(u: Tensor, refined: Tensor) -> Tensor:
-    """Give ``refined`` the strides of u: the decoder's kernels, and so its rounding, depend on them."""
-    strides = u.stride()
-    repeats = any(stride == 0 and size > 1 for stride, size in zip(strides, u.shape, strict=True))
-    if refined.stride() == strides or repeats:
-        return refined
-    return torch.empty_strided(u.shape, strides, dtype=refined.dtype, device=refined.device).copy_(refined)
+def necks(model: nn.Module) -> dict[str, Neck]:
+    """Return path -> neck of every attached neck in ``model``."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, Neck)}
+
+
+@contextlib.contextmanager
+def first_answers(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the logits of ``model`` as they are before a neck at its head adds to them; none without such a neck."""
+    taps = [module.crispseg_taps for module in model.modules() if isinstance(module, Grafted)]
+    wire = next((t.scope for t in taps if t is not None and t.scope is not None), Wire())
+    with wire.listen() as heard:
+        yield heard
+
+
+def check(module: nn.Module) -> None:
+    """Raise UsageError if ``module`` cannot run taps."""
+    reason = why_not(module)
+    if reason is not None:
+        raise UsageError(f"attach: {type(module).__name__} {reason}")
+
+
+def _taps(module: nn.Module) -> Taps:
+    check(module)
+    if "crispseg_taps" not in vars(module):
+        if not isinstance(module, Grafted):
+            module.__class__ = _grafted(type(module))
+        vars(module)["crispseg_taps"] = Taps()
+    taps: Taps = vars(module)["crispseg_taps"]
+    return taps
+
+
+def _without(kind: Any) -> Any:
+    """The class that ``kind`` would be had nothing been attached; others may have exchanged it since."""
+    if "plain" in vars(kind):
+        return kind.plain
+    bases = tuple(_without(base) if issubclass(base, Grafted) else base for base in kind.__bases__)
+    own = {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    return type(kind)(kind.__name__, bases, own)
 
 
 def _grafted(plain: Any) -> type[nn.Module]:
-    """The subclass of ``plain`` that runs a neck; one for each class."""
-    if plain not in _KINDS:
-        _KINDS[plain] = _subclass(plain)
-    return _KINDS[plain]
+    """The subclass of ``plain`` that runs taps; one for each class while it is in use."""
+    known = _KINDS.get(plain)
+    kind = known() if known is not None else None
+    if kind is None:
+        kind = _subclass(plain)
+        _KINDS[plain] = weakref.ref(kind)
+    return kind
 
 
-_KINDS: dict[type, type[nn.Module]] = {}
+_KINDS: weakref.WeakKeyDictionary[type, weakref.ref[type[nn.Module]]] = weakref.WeakKeyDictionary()
 
 
 def _subclass(plain: type[nn.Module]) -> type[nn.Module]:
-    @functools.wraps(plain.forward)  # hosts look at the signature of an encoder's forward
+    @functools.wraps(plain.forward)  # hosts look at the signature of a module's forward
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.sdn.side == "input":
-            args, kwargs = self.sdn((args, kwargs))
+        taps = self.crispseg_taps
+        if taps is None:
             return plain.forward(self, *args, **kwargs)
-        return self.sdn(plain.forward(self, *args, **kwargs))
+        return taps.run(self, plain.forward, args, kwargs)
 
-    marker: type[Grafted] = Grafted
-    if issubclass(plain, nn.ModuleDict):
-        marker = GraftedDict
-    elif issubclass(plain, nn.Sequential | nn.ModuleList):
-        marker = GraftedSequence
-    return type(plain.__name__, (marker, plain), {"forward": forward, "plain": plain, "__module__": plain.__module__})
+    own = {"forward": forward, "plain": plain, "__module__": plain.__module__, "__qualname__": plain.__qualname__}
+    return type(plain)(plain.__name__, (Grafted, plain), own)
 
 
 def _empty(plain: type[nn.Module], *arguments: Any) -> nn.Module:

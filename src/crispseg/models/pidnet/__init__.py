@@ -2,6 +2,4 @@
 
 from crispseg.models.pidnet.decoder import PIDNetDecoder
 from crispseg.models.pidnet.encoder import PIDNetEncoder
-from crispseg.models.pidnet.neck import PGuidedByI
 
-__all__ = ["PGuidedByI", "PIDNetDecoder", "PIDNetEncoder"]

@@ -82,6 +82,7 @@ class MaskTransformer(Decoder):
         self.proj_patch = nn.Parameter(width**-0.5 * torch.randn(width, width))
         self.proj_classes = nn.Parameter(width**-0.5 * torch.randn(width, width))
         self.mask_norm = nn.LayerNorm(num_classes)
+        self.product = Product()
         self.apply(initialise)
         nn.init.trunc_normal_(self.cls_emb, std=0.02)
 
@@ -93,8 +94,16 @@ class MaskTransformer(Decoder):
         tokens = self.decoder_norm(self.blocks(tokens))
         patches = F.normalize(tokens[:, :count] @ self.proj_patch, dim=-1)
         classes = F.normalize(tokens[:, count:] @ self.proj_classes, dim=-1)
-        masks = self.mask_norm(patches @ classes.transpose(1, 2))
-        return masks.transpose(1, 2).unflatten(2, grid), []
+        return self.product(patches.transpose(1, 2).unflatten(2, grid), classes, self.mask_norm), []
+
+
+class Product(nn.Module):
+    """norm(z c): the classifier of the mask transformer. A module, so that what it reads is a map of the network's."""
+
+    def forward(self, z: Tensor, c: Tensor, norm: nn.Module) -> Tensor:
+        """Return masks (B, K, h, w) of patches (B, D, h, w) and class embeddings (B, K, D)."""
+        masks = norm(z.flatten(2).transpose(1, 2) @ c.transpose(1, 2))
+        return masks.transpose(1, 2).unflatten(2, z.shape[2:])
 
 
 def initialise(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Where the border between encoder and decoder is, as an attribute path, in the libraries that are known.
 
-A place counts only if the dry run finds maps there that reach the logits. Not here: the dry run.
+A place counts only if the dry run finds maps there that reach the logits. Not here: the dry run, the head (``head``).
 """
 
 from collections.abc import Iterator
@@ -24,18 +24,20 @@ PLACES: tuple[tuple[str, Side], ...] = (
 )
 
 
-def find_place(model: nn.Module, example: Any) -> tuple[str, Side, Found]:
-    """Return the path, the side and the maps of the border between encoder and decoder.
-
-    Raises UsageError, naming the submodules that could be meant, if no place of ``PLACES`` is one.
-    """
+def find_border(model: nn.Module, example: Any) -> tuple[str, Side, Found] | None:
+    """Return the path, the side and the maps of the border between encoder and decoder; None if ``PLACES`` has none."""
     for path, side in _present(model):
         found = maps_that_matter(model, model.get_submodule(path), side, example)
         if found is not None:
             return path, side, found
-    raise UsageError(
+    return None
+
+
+def no_border(model: nn.Module, example: Any) -> UsageError:
+    """Return the error that there is no border, naming the submodules that could be meant."""
+    return UsageError(
         f"attach: cannot find a border between encoder and decoder in {type(model).__name__}; "
-        f"{_could_be_meant(model, example)}"
+        f"{could_be_meant(model, example)}"
     )
 
 
@@ -48,13 +50,13 @@ def look_at(model: nn.Module, path: str, side: Side, example: Any) -> Found:
         module = model.get_submodule(path)
     except AttributeError as error:
         raise UsageError(
-            f"attach: {type(model).__name__} has no submodule {path!r} ({error}); {_could_be_meant(model, example)}"
+            f"attach: {type(model).__name__} has no submodule {path!r} ({error}); {could_be_meant(model, example)}"
         ) from error
     found = maps_that_matter(model, module, side, example)
     if found is None:
         raise UsageError(
             f"attach: at the {side} of {path!r} ({type(module).__name__}) there are no feature maps (B, C, H, W) "
-            f"that reach the logits of {type(model).__name__}; {_could_be_meant(model, example)}"
+            f"that reach the logits of {type(model).__name__}; {could_be_meant(model, example)}"
         )
     return found
 
@@ -64,7 +66,8 @@ def _present(model: nn.Module) -> Iterator[tuple[str, Side]]:
     return ((path, side) for path, side in PLACES if path in modules)
 
 
-def _could_be_meant(model: nn.Module, example: Any) -> str:
+def could_be_meant(model: nn.Module, example: Any) -> str:
+    """Return the part of an error that names the submodules that give feature maps."""
     names = modules_with_maps(model, example)
     if not names:
         return "none of its submodules gives feature maps (B, C, H, W)"

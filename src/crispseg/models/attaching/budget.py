@@ -1,0 +1,45 @@
+"""How wide a neck is by default: as wide as a tenth of the host's parameters and a fifth of its operations allow.
+
+A fifth in the dry run, so that it stays below a quarter at any size. Not here: what the neck is made of.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from crispseg.models.attaching.dry_run import call, undisturbed
+
+Width = int | Literal["auto"] | None
+WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+PARAMETERS, OPERATIONS = 0.10, 0.20
+
+
+def widest(
+    model: nn.Module, example: Any, most: int, make: Callable[[int], nn.Module], run: Callable[[nn.Module], Any]
+) -> int:
+    """Return the widest of ``WIDTHS``, up to ``most`` channels, that the host can afford; the least if it affords none.
+
+    ``make(width)`` makes the neck, ``run(neck)`` calls it on maps of the dry run's sizes.
+    """
+    parameters = sum(p.numel() for p in model.parameters())
+    operations = _operations(lambda: call(model, example), model)
+    chosen = min(WIDTHS[0], most)
+    with torch.random.fork_rng():
+        for width in WIDTHS:
+            neck = make(width)
+            costs = _operations(functools.partial(run, neck), neck)
+            over = sum(p.numel() for p in neck.parameters()) > PARAMETERS * parameters or costs > OPERATIONS * operations
+            if over or width > most:
+                break
+            chosen = width
+    return chosen
+
+
+def _operations(function: Callable[[], Any], model: nn.Module) -> int:
+    with undisturbed(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:  # some hosts enable it themselves
+        function()
+    return counter.get_total_flops()
