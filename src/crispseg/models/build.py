@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from torch import nn
 
@@ -27,12 +27,11 @@ from crispseg.models.hrnet import HRNetDecoder, HRNetEncoder
 from crispseg.models.kmax import KMaXDecoder, KMaXEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
 from crispseg.models.pidnet import PGuidedByI, PIDNetDecoder, PIDNetEncoder
-from crispseg.models.refined import GUIDES, Guide, RefinedDecoder
+from crispseg.models.refined import GUIDES, RefinedDecoder
 from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
+from crispseg.names import Guide, Placement
 from crispseg.nn import SemanticDiffusionNeck
 from crispseg.nn.operators import OPERATORS
-
-Placement = Literal["encoder", "lateral", "decoder", "detail", "both"]
 
 
 def multi_scale(channels: Sequence[int], **options: Any) -> nn.Module:

@@ -88,7 +88,7 @@ def create(name: str, *, download: bool, **options: Any) -> nn.Module:
     import timm  # slow, and it loads torchvision and with it triton: not when crispseg is imported
 
     known = timm.list_models()
-    if name.split(".")[0] not in known:
+    if name.split(".")[0] not in known or ":" in name or "/" in name:  # to timm these are places to fetch it from
         raise UsageError(f"timm knows no encoder {name!r}{nearest(name, known)}")
     try:
         return timm.create_model(name, pretrained=download, **options)

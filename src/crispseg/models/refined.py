@@ -5,15 +5,15 @@ Not here: the encoder placement (``crispseg.nn.neck``).
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from crispseg.models.decoders import Criterion, Decoder, FusedDecoder
+from crispseg.names import Guide
 from crispseg.nn import SemanticDiffusion
 from crispseg.nn.sdc import resize
 
-Guide = Literal["probabilities", "detached", "logits"]
 GUIDES: dict[str, Callable[[Tensor], Tensor]] = {
     "probabilities": lambda logits: logits.softmax(dim=1),
     "detached": lambda logits: logits.softmax(dim=1).detach(),

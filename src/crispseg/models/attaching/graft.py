@@ -10,16 +10,16 @@ Not here: where a host is grafted (``hosts``) and which maps the neck reads (``d
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from crispseg.errors import UsageError
 from crispseg.models.attaching import maps
+from crispseg.names import Side as Side
 from crispseg.nn import SemanticDiffusionNeck
 
-Side = Literal["output", "input"]
 NAME = "sdn"
 """The neck's name in its module, so that its keys read ``decoder.sdn.neck.…``."""
 
