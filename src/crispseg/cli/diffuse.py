@@ -143,7 +143,7 @@ def _read_guide(path: Path, u: "Tensor") -> "Tensor":
     import numpy as np
     import torch
 
-    from crispseg.data.images import open_picture
+    from crispseg.data.images import bits_per_channel, open_picture
     from crispseg.diffusion.guides import SUFFIXES, read_features
 
     height, width = u.shape[-2:]
@@ -151,6 +151,10 @@ def _read_guide(path: Path, u: "Tensor") -> "Tensor":
         return read_features(path, (height, width))
     with open_picture(path) as picture:
         # Regions are told apart by their values, so these must be the file's own: 16 and 32 bits are not cut to 8.
+        if picture.mode not in ONE_CHANNEL and bits_per_channel(picture) > 8:
+            raise DataError(
+                f"{path}: expected one channel, or colours of 8 bits a channel, found 16; save ids as 16-bit grey"
+            )
         indexed = picture if picture.mode in ONE_CHANNEL else picture.convert("RGB")
         pixels = np.array(indexed)
     if pixels.shape[:2] != (height, width):

@@ -24,6 +24,7 @@ from crispseg.data import write_classes
 from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line
 from crispseg.files import write_bytes, write_json
 from crispseg.losses import Criterion
+from crispseg.models.hosts.published import nothing_fetched
 from crispseg.training import checkpoint, optimisation, sources
 from crispseg.training.log import Log
 from crispseg.training.memory import keep_freed_memory
@@ -73,7 +74,8 @@ def _train(config: Config, out: Path, *, resume: bool) -> dict[str, Any]:
     last = out / "checkpoints" / "last.pt"
     resume = resume and last.is_file()  # killed before the first checkpoint: start again
     torch.manual_seed(config.seed)
-    model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
+    with nothing_fetched() if resume else contextlib.nullcontext():
+        model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
     model = model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
