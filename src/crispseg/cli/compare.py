@@ -3,8 +3,8 @@
 Say whether SDN helps a network of your own:
   crispseg compare --model PATH.py:FACTORY --data.root ROOT --out DIR
 
-A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, a counts file of
-crispseg evaluate --counts, or a config, which is trained once for each of --seeds. NAME=PATH names it, PATH,PATH or a
+A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, a counts file (what
+evaluate --counts writes), or a config, which is trained once for each of --seeds. NAME=PATH names it, PATH,PATH or a
 pattern joins trainings; the first contender is the baseline.
 FACTORY(num_classes) in PATH.py returns a torch.nn.Module; it is trained without and with SDN on the same budget, which
 --config FILE or the flags of crispseg train say. Cut off, the same command goes on.

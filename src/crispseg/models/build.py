@@ -4,6 +4,7 @@ Not here: the networks.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -140,7 +141,12 @@ def build_model(
         ("guide", guide, list(GUIDES)),
     ):
         if name not in known:
-            raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
+            hint = nearest(name, known)
+            if kind == "decoder":
+                elsewhere = _elsewhere(name)
+                near = hint if "did you mean" in hint and not elsewhere else ""
+                hint = f"{near}; known: {', '.join(known)}{elsewhere}"
+            raise UsageError(f"no {kind} {name!r}{hint}")
     if guide != "probabilities" and placement in ("encoder", "lateral"):
         raise UsageError(f"guide {guide!r} needs a first head, and placement {placement!r} has none")
     system = DECODERS[decoder]
@@ -170,6 +176,13 @@ def build_model(
         raise UsageError(f"placement {placement!r} needs a decoder with one fused map; {decoder!r} has none")
     refined = RefinedDecoder(plain, detail=backbone.channels[0] if detail else None, guide=guide, **options)
     return SegmentationModel(backbone, between, refined, auxiliary_head)
+
+
+def _elsewhere(decoder: str) -> str:
+    """How a well-known decoder that is not here comes in."""
+    if not re.match(r"u[-_]?net|deep[-_]?lab|pspnet|linknet|manet|pan$", decoder, re.IGNORECASE):
+        return ""
+    return "; segmentation_models_pytorch has it: model.factory, or crispseg.attach (docs/attach/does_it_help.md)"
 
 
 def _with_detail(system: System, name: str, pretrained: bool | str | Path) -> TimmEncoder:

@@ -80,6 +80,13 @@ def normalisation(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(settings.get("mean", (0.485, 0.456, 0.406))), tuple(settings.get("std", (0.229, 0.224, 0.225)))
 
 
+def timm_knows(name: str) -> bool:
+    """Whether timm has a network of this name."""
+    import timm  # slow, and it loads torchvision and with it triton: not when crispseg is imported
+
+    return name.split(".")[0] in timm.list_models()
+
+
 def create(name: str, *, download: bool, **options: Any) -> nn.Module:
     """Make timm's network ``name``, downloading its weights or not; ``options`` are ``timm.create_model``'s.
 
