@@ -1,6 +1,6 @@
 """SDN in a model of segmentation_models_pytorch: attach, train the neck on a frozen encoder, save, load, take out.
 
-pip install crispseg segmentation-models-pytorch
+pip install ".[smp]"              # in a checkout of crispseg
 python examples/attach_smp.py
 """
 

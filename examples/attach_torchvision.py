@@ -1,6 +1,6 @@
 """SDN in torchvision's LR-ASPP: attach, one training step, save the neck alone, load it into a fresh model.
 
-pip install crispseg
+pip install .                     # in a checkout of crispseg
 python examples/attach_torchvision.py
 """
 

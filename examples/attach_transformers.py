@@ -1,6 +1,6 @@
 """SDN in transformers' models: SegFormer, whose decoder gives logits, and Mask2Former, which classifies masks.
 
-    pip install crispseg transformers
+    pip install ".[transformers]"     # in a checkout of crispseg
     python examples/attach_transformers.py
 
 Random weights and tiny sizes, so that it runs in seconds; in earnest the models come from ``from_pretrained``.

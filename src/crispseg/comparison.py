@@ -22,6 +22,7 @@ from crispseg.evaluation import (
     Contender,
     Evaluation,
     Settings,
+    check_contender,
     compare,
     contender_maps,
     costs,
@@ -142,6 +143,9 @@ def run_comparison(
     device = torch.device(device)
     # First, so that a bad file is told before anything is trained.
     counted = {c.name: [read_counts(path) for path in c.paths] for c in contenders if c.kind == "counts"}
+    for c in contenders:
+        if c.kind == "config":
+            check_contender(c, root)
     trained = [train_contender(c, seeds, root, out / "runs") if c.kind == "config" else c for c in contenders]
     sides: dict[str, list[Evaluation]] = {}
     masks: dict[str, tuple[Path, ...]] = {}

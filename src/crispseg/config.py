@@ -1,23 +1,24 @@
 """The configuration: a tree of frozen dataclasses. What it says is saved, resolved, with every run.
 
-Reading YAML and flags is jsonargparse's work (``crispseg.cli.train``); ``read`` and ``write`` are for resolved files.
+``read`` is the one reading of a config: of ``train --config``, of a run folder, of a contender of ``compare``.
+A value out of its range, and a key that does not go with the others, is a UsageError where the dataclass is made.
+
+Not here: how words become typed values (``typed``), their ranges (``limits``). No torch: help is printed from the tree.
 No slots: jsonargparse 4.53 reads the defaults of a nested dataclass through ``vars``.
 """
 
 import dataclasses
 import os
-import typing
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import yaml
 
-from crispseg.errors import DataError, UsageError, nearest
+from crispseg import typed
+from crispseg.errors import UsageError
 from crispseg.files import write_text
-from crispseg.models.attaching.defaults import SIMILARITY, Place
-from crispseg.models.attaching.graft import Side
-from crispseg.models.user import Normalise
-from crispseg.similarity import SimilarityName
+from crispseg.limits import check, idle_keys, idle_why, said
+from crispseg.names import SIMILARITY, Normalise, Place, Side, SimilarityName
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,9 @@ class DataConfig:
     max_share: float = 1.0
     workers: int = 2
 
+    def __post_init__(self) -> None:
+        check(self, "data.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeckConfig:
@@ -85,6 +89,9 @@ class NeckConfig:
     guide_norm: bool = False
     identity: bool = True
 
+    def __post_init__(self) -> None:
+        check(self, "model.neck_options.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -109,6 +116,12 @@ class ModelConfig:
         side: With at: refine what that submodule gives ("output") or takes ("input").
     """
 
+    GONE: ClassVar[dict[str, str]] = {
+        "placement": 'write model.place: "head" (was "decoder" and "detail") or "encoder"; "lateral" and "both" went, '
+        "docs/results.md names the commit that had them",
+        "guide": "a neck at the head is guided by the class probabilities of the host's first answer",
+    }
+
     encoder: str = "tf_efficientnet_lite0"
     decoder: str = "semantic_fpn"
     neck: str = "sdn"
@@ -122,6 +135,14 @@ class ModelConfig:
     normalise: Normalise = "imagenet"
     at: str | None = None
     side: Side = "output"
+
+    def __post_init__(self) -> None:
+        check(self, "model.")
+        for field in dataclasses.fields(self):
+            default = field.default_factory() if callable(field.default_factory) else field.default
+            value = getattr(self, field.name)
+            if value != default and field.name in idle_keys(self.factory):
+                raise UsageError(f"model.{field.name} {said(value)} does not apply: {idle_why(self.factory)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -166,6 +187,9 @@ class TrainingConfig:
     checkpoint_every: int = 100
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
 
+    def __post_init__(self) -> None:
+        check(self, "training.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -183,6 +207,9 @@ class Config:
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check(self, "")
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Return the tree as plain dicts, lists and scalars."""
@@ -193,37 +220,14 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
-def from_dict(tree: dict[str, Any], kind: type = Config, where: str = "") -> Any:
-    """Build the dataclass ``kind`` from a plain tree; an unknown key is a UsageError that offers the nearest known."""
-    check_keys(tree, kind, where)
-    values = {}
-    hints = typing.get_type_hints(kind)
-    for key, value in tree.items():
-        nested = dataclasses.is_dataclass(hints[key])
-        values[key] = from_dict(value, hints[key], f"{where}{key}.") if nested else _frozen(value)
-    return kind(**values)
+def from_dict(tree: Any) -> Config:
+    """Build the config from a plain tree, its values converted to their types.
 
-
-GONE = {
-    "model.placement": 'write model.place: "head" (was "decoder" and "detail") or "encoder"; "lateral" and "both" went, '
-    "docs/results.md names the commit that had them",
-    "model.guide": "a neck at the head is guided by the class probabilities of the host's first answer",
-}
-"""Keys that configs had."""
-
-
-def check_keys(tree: Any, kind: type = Config, where: str = "") -> None:
-    """Raise UsageError for the first key of ``tree`` that the dataclass ``kind`` does not know."""
-    if not isinstance(tree, dict):
-        raise UsageError(f"config: {where.rstrip('.') or 'the file'} must be a mapping of keys, found {tree!r}")
-    hints = typing.get_type_hints(kind)
-    for key, value in tree.items():
-        if where + str(key) in GONE:
-            raise UsageError(f"config: {where}{key} is no more: {GONE[where + str(key)]}")
-        if key not in hints:
-            raise UsageError(f"config: unknown key {where + str(key)!r}{nearest(str(key), hints)}")
-        if dataclasses.is_dataclass(hints[key]):
-            check_keys(value, typing.cast(type, hints[key]), f"{where}{key}.")
+    Raises UsageError for an unknown key (it offers the nearest known, or what came in the place of an old one), a missing
+    or unfitting value, and for code in the place of data.
+    """
+    config: Config = typed.build(tree, Config)
+    return config
 
 
 def differences(a: Config, b: Config) -> list[str]:
@@ -235,32 +239,39 @@ def differences(a: Config, b: Config) -> list[str]:
 
 
 def read(path: str | os.PathLike[str]) -> Config:
-    """Read a resolved config file. DataError if it is no YAML, UsageError if it has an unknown key."""
-    config: Config = from_dict(read_tree(path))
-    return config
+    """Read a config file. DataError if it is no YAML, else as :func:`from_dict`; both name the file."""
+    return _named(path, lambda: from_dict(typed.read_yaml(path)))
 
 
 def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a config file says, and that alone. Raises as :func:`read` does."""
+    """Read what a config file says, and that alone, for flags to be added. Its values are not yet looked at."""
+
+    def tree() -> Any:
+        typed.check_keys(found := typed.read_yaml(path) or {}, Config)
+        return found
+
+    return _named(path, tree)
+
+
+def _named(path: str | os.PathLike[str], reading: Callable[[], Any]) -> Any:
     try:
-        tree = yaml.safe_load(Path(path).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not YAML ({error})") from error
-    check_keys(tree)
-    return typing.cast(dict[str, Any], tree)
+        return reading()
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 def write(config: Config, path: str | os.PathLike[str]) -> None:
     """Write the resolved config, every default spelled out."""
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_text(path, to_yaml(config))
+
+
+def to_yaml(config: Config) -> str:
+    """Return the resolved config as YAML, every default spelled out."""
+    return str(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def leaves(tree: dict[str, Any], where: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ Not here: exceptions about tensors (wrong shape, wrong dtype); those are plain V
 
 import difflib
 import textwrap
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -49,3 +50,26 @@ def in_a_line(error: Exception) -> str:
     'ValueError'
     """
     return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
+
+
+def printable(text: object) -> str:
+    """Return ``text`` for a terminal: what would steer it, or cannot be shown, is written out.
+
+    That is control characters but for the end of a line, marks that turn the direction of writing, and bytes of a file
+    name that are no UTF-8.
+
+    >>> printable("a\\x1b[31mb\\udce9")
+    'a\\\\x1b[31mb\\\\xe9'
+    """
+    return "".join(map(_shown, str(text)))
+
+
+def _shown(letter: str) -> str:
+    if letter == "\n" or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return letter
+    code = ord(letter)
+    return (
+        f"\\x{code - 0xDC00:02x}"
+        if 0xDC80 <= code <= 0xDCFF
+        else letter.encode("unicode_escape", "surrogatepass").decode()
+    )

@@ -9,8 +9,9 @@
     metrics.json        validation metrics of those weights
     factory.py          a copy of model.factory's file, if the network is the user's own
 
-**A run folder is data.** Weights and settings are read, never run, so a folder from elsewhere is safe to open. A
-network of the user's own needs its code, which is run only if the caller names the file: ``load_run(path, factory=…)``.
+**A run folder is data.** Weights and settings are read, never run, and nothing that they name is fetched, so a folder
+from elsewhere is safe to open. A network of the user's own needs its code, which is run only if the caller names the
+file: ``load_run(path, factory=…)``.
 
 Not here: training and evaluation.
 """
@@ -29,12 +30,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crispseg import config as configs
-from crispseg.config import Config
+from crispseg.config import Config, ModelConfig
 from crispseg.data import ClassSet, read_classes
 from crispseg.errors import DataError, UsageError, in_a_line
 from crispseg.files import write_json, write_text
 from crispseg.models import SegmentationNetwork, build_model
 from crispseg.models.factory import read_code
+from crispseg.models.hosts.published import nothing_fetched
 from crispseg.models.user import user_model
 
 FILES = ("config.yaml", "classes.json", "model.safetensors")
@@ -77,7 +79,8 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
         raise UsageError(f"{path} is not a run folder: {what}{hint}")
     config = configs.read(path / "config.yaml")
     classes = read_classes(path / "classes.json")
-    model = make_model(_with_code(config, path, factory), len(classes.names), pretrained=False)
+    with nothing_fetched():
+        model = make_model(_with_code(config, path, factory), len(classes.names), pretrained=False)
     weights = path / "model.safetensors"
     try:
         model.load_state_dict(load_file(weights))
@@ -100,13 +103,24 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
             side=m.side,
             neck_options=configs.to_dict(m.neck_options),
         )
+    try:
+        return _build(m, num_classes, m.pretrained if pretrained is None else pretrained)
+    except (
+        ValueError,
+        TypeError,
+        ArithmeticError,
+    ) as error:  # of a constructor that does not take what the config says
+        raise UsageError(f"this network cannot be built: {in_a_line(error)}; look at the config's model") from error
+
+
+def _build(m: ModelConfig, num_classes: int, pretrained: bool | str) -> SegmentationNetwork:
     return build_model(
         m.encoder,
         m.decoder,
         num_classes,
         neck=m.neck,
         place=m.place,
-        pretrained=m.pretrained if pretrained is None else pretrained,
+        pretrained=pretrained,
         decoder_channels=m.decoder_channels,
         decoder_options=m.decoder_options,
         auxiliary=m.auxiliary,
@@ -172,6 +186,8 @@ def _commit() -> str | None:
     """The commit of the checkout that this package runs from, with ``+`` if it has changes; None if it is installed."""
     here = Path(__file__).parent
     try:
+        # Installed below somebody's checkout, in a .venv for instance, the nearest commit is not this package's.
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git(here, "rev-parse", "--short", "HEAD")
         return commit + ("+" if _git(here, "status", "--porcelain", "--untracked-files=no", ".") else "")
     except (OSError, subprocess.SubprocessError):

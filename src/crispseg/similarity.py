@@ -11,15 +11,16 @@ Not here: the mirrored form 1 − S (``contrast``) and anything about u.
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crispseg.names import SimilarityName as SimilarityName
+
 Scale = float | Tensor
 Similarity = Callable[[Tensor, Tensor, Scale], Tensor]
-SimilarityName = Literal["charbonnier", "gaussian", "cosine", "one"]
 
 
 def charbonnier(centre: Tensor, neighbour: Tensor, scale: Scale = 1.0) -> Tensor:

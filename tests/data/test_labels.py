@@ -1,5 +1,8 @@
 """Label files: indices are read exactly, and everything else is refused with the way to convert it."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -27,9 +30,38 @@ def test_8_and_16_bit_indices(tmp_path, classes):
         assert (label.numpy() == VALUES).all()
 
 
-def test_1_bit_masks_are_classes_0_and_1(tmp_path):
-    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
-    assert read_label(tmp_path / "a.png", ClassSet(("no", "yes"), default_palette(2))).tolist() == [[1, 0]]
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("interlaced", [0, 1])
+def test_grey_of_any_depth_holds_indices_not_shades(tmp_path, bits, interlaced):
+    """Pillow gives 2 bits as 0, 85, 170, 255: the last class would be void."""
+    k = min(2**bits, 255)
+    values = np.arange(k, dtype=np.uint16).repeat(3)[None].repeat(2, 0)
+    (tmp_path / "a.png").write_bytes(png_of(values, bits, interlaced))
+    classes = ClassSet(tuple(map(str, range(k))), default_palette(k))
+    assert (read_label(tmp_path / "a.png", classes).numpy() == values).all()
+
+
+def png_of(values, bits, interlaced=0):
+    """A grey PNG of any depth, by its standard: Pillow writes only some of them."""
+    height, width = values.shape
+
+    def scanlines(part):
+        rows = b""
+        for row in part:
+            digits = "".join(f"{int(value):0{bits}b}" for value in row)
+            digits += "0" * (-len(digits) % 8)
+            rows += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+        return rows
+
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    parts = [values[y::h, x::w] for y, x, h, w in passes] if interlaced else [values]
+    data = b"".join(scanlines(part) for part in parts if part.size)
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, interlaced)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
 
 
 def test_own_masks_are_read_back_and_look_like_the_classes(tmp_path, classes):

@@ -1,7 +1,7 @@
 """The command line: parse, call one function, print. One module a command; nothing is computed here.
 
-A command module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; one that rewrites its words before
-they are parsed also has ``prepare(words)``. It is imported only when it is asked for.
+A command module has ``flags() -> list[Flag]``, ``run(arguments) -> exit code`` and its help as docstring. It is
+imported when it is asked for, and imports what it computes with when it runs: help and misuse are answered at once.
 """
 
 import importlib
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from crispseg._version import __version__
-from crispseg.errors import CrispsegError, UsageError, nearest
+from crispseg.errors import CrispsegError, UsageError, nearest, printable
 
 COMMANDS = {
     "train": "train a segmenter from a config",
@@ -36,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CrispsegError as error:
         if debug:
             raise
-        _say(error)
+        _complain(error)
         return error.exit_code
     except OSError as error:
         if debug:
             raise
-        _say(error)
+        _complain(error)
         return 1
     except KeyboardInterrupt:
         print("\ncrispseg: interrupted", file=sys.stderr)
@@ -49,8 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        _say(f"{type(error).__name__}: {error} (this is a bug in crispseg; --debug shows where)")
+        _complain(f"{type(error).__name__}: {error} (this is a bug in crispseg; --debug shows where)")
         return 1
+
+
+def say(text: object) -> None:
+    """Print a line; names of files and classes in it cannot steer the terminal."""
+    print(printable(text))
 
 
 def _dispatch(words: list[str]) -> int:
@@ -63,13 +68,10 @@ def _dispatch(words: list[str]) -> int:
     name, rest = words[0], words[1:]
     if name not in COMMANDS:
         raise UsageError(f"no such command: {name!r}{nearest(name, COMMANDS)}")
-    module = importlib.import_module(f"crispseg.cli.{name}")
-    from crispseg.cli._parser import make_parser
+    from crispseg.cli._parser import Parser
 
-    parser = make_parser(prog=f"crispseg {name}", description=module.__doc__)
-    module.add_arguments(parser)
-    prepare = getattr(module, "prepare", list)
-    return int(module.run(parser.instantiate(parser.parse_args(prepare(rest)))))
+    module = importlib.import_module(f"crispseg.cli.{name}")
+    return int(module.run(Parser(name, module.__doc__, module.flags()).read(rest)))
 
 
 def _help() -> str:
@@ -84,6 +86,6 @@ usage: crispseg COMMAND [--debug] …
 crispseg COMMAND --help says more; crispseg --version prints the version."""
 
 
-def _say(message: object) -> None:
+def _complain(message: object) -> None:
     text = " ".join(str(message).split())
-    print(f"crispseg: error: {text}", file=sys.stderr)
+    print(f"crispseg: error: {printable(text)}", file=sys.stderr)

@@ -2,38 +2,46 @@
 
 from typing import Any
 
-import torch
-
+from crispseg.cli._parser import Flag, positive, whole
 from crispseg.errors import UsageError, in_a_line
 
+SIDE = whole(1)
 
-def add_prediction(parser: Any) -> None:
+
+def prediction_flags(of: frozenset[str] = frozenset()) -> list[Flag]:
     """How a run looks at an image."""
-    parser.add_argument("--window", type=int, nargs=2, metavar=("H", "W"), help="slide a window of H×W pixels")
-    parser.add_argument("--stride", type=int, nargs=2, metavar=("H", "W"), help="its steps (default: half a window)")
-    parser.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="S", help="average over image scales")
-    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    shared: dict[str, Any] = {"group": "protocol", "of": of}
+    return [
+        Flag(name="--window", numbers=2, kind=SIDE, metavar="H W", help="slide a window of H×W pixels", **shared),
+        Flag(name="--stride", numbers=2, kind=SIDE, metavar="H W", help="its steps", shown="half a window", **shared),
+        Flag(
+            name="--scales",
+            numbers=0,
+            kind=positive,
+            metavar="S …",
+            help="average over image scales",
+            shown="1",
+            **shared,
+        ),
+        Flag(name="--flip", switch=True, default=False, help="average with the mirror image", **shared),
+        Flag(name="--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:1, …", **shared),
+    ]
 
 
-def add_model(parser: Any) -> None:
+def model_flag(of: frozenset[str] = frozenset()) -> Flag:
     """The code of a network of the user's own, which a run folder alone cannot make anyone run."""
-    parser.add_argument("--model", metavar="PATH.py:FACTORY", help="run this code, if the run's network needs it")
+    return Flag(name="--model", metavar="PATH.py:FACTORY", help="run this code, if the run's network needs it", of=of)
 
 
 def prediction_of(arguments: Any) -> dict[str, Any]:
-    """The window, stride, scales, flip and device that :func:`add_prediction` asked for; UsageError if they clash."""
-    for flag in ("window", "stride", "scales"):
-        values = getattr(arguments, flag)
-        if values and min(values) <= 0:
-            raise UsageError(f"--{flag}: expected positive numbers, found {' '.join(map(str, values))}")
+    """The window, stride, scales, flip and device that :func:`prediction_flags` asked for; UsageError if they clash."""
     window, stride = pair(arguments.window), pair(arguments.stride)
     if stride and (not window or stride[0] > window[0] or stride[1] > window[1]):
         raise UsageError(f"--stride {stride[0]} {stride[1]} needs a --window that is at least as large")
     return {
         "window": window,
         "stride": stride,
-        "scales": tuple(arguments.scales),
+        "scales": tuple(arguments.scales or (1.0,)),
         "flip": arguments.flip,
         "device": _device(arguments.device),
     }
@@ -44,12 +52,14 @@ def pair(values: list[int] | None) -> tuple[int, int] | None:
     return (values[0], values[1]) if values else None
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> Any:
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"--device {name} is not to be had here: {in_a_line(error)}") from error
     return device

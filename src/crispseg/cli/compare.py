@@ -1,8 +1,10 @@
-"""Say whether B is better than A, and how sure that is: crispseg compare A B [C …] --out DIR
-Say whether SDN helps a network of your own: crispseg compare --model PATH.py:FACTORY --data.root ROOT --out DIR
+"""Say whether B is better than A, and how sure that is:
+  crispseg compare A B [C …] --out DIR
+Say whether SDN helps a network of your own:
+  crispseg compare --model PATH.py:FACTORY --data.root ROOT --out DIR
 
-A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, a counts file of
-crispseg evaluate --counts, or a config, which is trained once for each of --seeds. NAME=PATH names it, PATH,PATH or a
+A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, a counts file (what
+evaluate --counts writes), or a config, which is trained once for each of --seeds. NAME=PATH names it, PATH,PATH or a
 pattern joins trainings; the first contender is the baseline.
 FACTORY(num_classes) in PATH.py returns a torch.nn.Module; it is trained without and with SDN on the same budget, which
 --config FILE or the flags of crispseg train say. Cut off, the same command goes on.
@@ -10,114 +12,178 @@ Writes DIR/compare.json and DIR/report.html.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crispseg import config as configs
-from crispseg.cli._prediction import add_prediction, pair, prediction_of
-from crispseg.cli._tables import comparison_table, show
-from crispseg.cli.evaluate import add_classes, add_settings, progress, settings_of
-from crispseg.comparison import does_it_help, run_comparison
-from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
-from crispseg.data import ClassSet, find_samples
+from crispseg.cli import say
+from crispseg.cli._config import config_flags, config_of, tree_of
+from crispseg.cli._parser import Flag, path, refuse_idle, whole
+from crispseg.cli._prediction import SIDE, pair, prediction_flags, prediction_of
+from crispseg.cli.evaluate import class_flags, classes_from, progress, settings_flags, settings_of
+from crispseg.config import Config
 from crispseg.errors import UsageError
-from crispseg.evaluation import (
-    Case,
-    Contender,
-    Settings,
-    classes_of,
-    data_config,
-    mask_maps,
-    mask_pairs,
-    read_contender,
-    suite,
-)
+
+if TYPE_CHECKING:
+    from crispseg.data import ClassSet
+    from crispseg.evaluation import Case, Contender
+
+FACTORY, RUNS, CONFIGS, MASKS = "--model PATH.py:FACTORY alone", "runs", "configs", "folders of masks"
+LABELLED = frozenset({"--label DIR"})
+TRAINED = frozenset({FACTORY, CONFIGS})
+SEEN = frozenset({FACTORY, RUNS, CONFIGS})
+MEASURED = frozenset({FACTORY, RUNS, CONFIGS, MASKS})
+OWN = ("data.root", "data.layout", "model.factory", "seed")
+"""Keys of the config that have flags of their own here."""
+KINDS = {"run": RUNS, "config": CONFIGS, "masks": MASKS, "counts": "counts files"}
 
 
-def add_arguments(parser: Any) -> None:
-    """Who, against which truth, and how sure."""
-    parser.add_argument("contenders", nargs="*", metavar="[NAME=]PATH", help="baseline first")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for compare.json and report.html"
-    )
-    parser.add_argument("--label", type=Path, metavar="DIR", help="folder of true masks, for folders of masks")
-    parser.add_argument("--label2", type=Path, metavar="DIR", help="a second annotator's masks: the human level")
-    parser.add_argument("--data.root", type=Path, metavar="ROOT", help="data set (default: the first run's own)")
-    parser.add_argument("--data.layout", metavar="NAME", help="its layout (default: the first run's own, or folder)")
-    parser.add_argument("--split", metavar="NAME", help="split (default: the first run's validation split, or val)")
-    parser.add_argument("--label-size", type=int, nargs=2, metavar=("H", "W"), help="protocol's size (default: own)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="a config is trained once for each")
-    parser.add_argument("--group", metavar="REGEX", help="images whose names agree here are resampled together")
-    parser.add_argument("--samples", type=int, default=2000, metavar="N", help="bootstrap samples")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap")
-    add_classes(parser)
-    add_settings(parser)
-    add_prediction(parser)
-    parser.add_class_arguments(DataConfig, "data", skip={"root", "layout"}, instantiate=False)
-    parser.add_class_arguments(ModelConfig, "model")
-    parser.add_class_arguments(TrainingConfig, "training")
-
-
-def prepare(words: list[str]) -> list[str]:
-    """``--model`` is short for ``--model.factory``; ``--config FILE`` stands for the flags that it holds."""
-    out: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        name, given, value = word.partition("=")
-        if name == "--model":
-            out.append(f"--model.factory{given}{value}")
-        elif name == "--config":
-            out += _flags(Path(value if given else next(rest, "")))
-        else:
-            out.append(word)
-    return out
+def flags() -> list[Flag]:
+    """Who, against which truth, and how sure; each says which contenders it is about."""
+    first: dict[str, Any] = {"group": "used first"}
+    data: dict[str, Any] = {"group": "data"}
+    protocol: dict[str, Any] = {"group": "protocol"}
+    alone = frozenset({FACTORY})
+    return [
+        Flag(name="contenders", nargs="*", metavar="[NAME=]PATH", help="baseline first", default=[], **first),
+        Flag(
+            name="--out",
+            kind=path,
+            required=True,
+            metavar="DIR",
+            help="folder for compare.json and report.html",
+            **first,
+        ),
+        Flag(
+            name="--model",
+            metavar="PATH.py:FACTORY",
+            help="a network of your own: run this code, also for runs and configs whose network it makes",
+            of=SEEN,
+            **first,
+        ),
+        Flag(name="--config", kind=path, metavar="FILE", help="the budget for --model, YAML", of=alone, **first),
+        Flag(
+            name="--data.root",
+            dest="root",
+            kind=path,
+            metavar="ROOT",
+            help="data set",
+            shown="the first run's own",
+            of=MEASURED,
+            **first,
+        ),
+        Flag(
+            name="--split", metavar="NAME", help="split", shown="the first run's validation split", of=MEASURED, **first
+        ),
+        Flag(
+            name="--seeds",
+            numbers=0,
+            kind=whole(0, 2**64 - 1),
+            metavar="N …",
+            help="a config is trained once for each",
+            shown="0 1 2",
+            of=TRAINED,
+            **first,
+        ),
+        Flag(
+            name="--data.layout",
+            dest="layout",
+            metavar="NAME",
+            help="its layout",
+            shown="the first run's own, or folder",
+            of=MEASURED,
+            **data,
+        ),
+        Flag(
+            name="--label",
+            kind=path,
+            metavar="DIR",
+            help="instead of --data.root: folder of true masks",
+            of=frozenset({MASKS}),
+            **data,
+        ),
+        Flag(
+            name="--label2",
+            kind=path,
+            metavar="DIR",
+            help="a second annotator's masks: the human level",
+            of=LABELLED,
+            **data,
+        ),
+        *class_flags(LABELLED, "data"),
+        Flag(
+            name="--label-size",
+            numbers=2,
+            kind=SIDE,
+            metavar="H W",
+            help="bring images and labels to this size first",
+            shown="their own",
+            of=MEASURED,
+            **protocol,
+        ),
+        Flag(name="--group", metavar="REGEX", help="images whose names agree here are resampled together", **protocol),
+        Flag(name="--samples", kind=whole(100), default=2000, metavar="N", help="bootstrap samples", **protocol),
+        Flag(name="--seed", kind=whole(0), default=0, metavar="N", help="of the bootstrap", **protocol),
+        *settings_flags(MEASURED),
+        *prediction_flags(SEEN),
+        *config_flags(
+            leave_out=("data.root", "data.layout", "model.factory", "seed"), of=alone, under=", with --model"
+        ),
+    ]
 
 
 def run(arguments: Any) -> int:
     """Compare, print."""
-    config = _config(arguments)
-    out, options = arguments.out, _options(arguments)
-    if config.model.factory is not None and not arguments.contenders:
-        if arguments.data.root is None or arguments.label is not None:
-            raise UsageError("trained on which data? give --data.root ROOT")
-        split, size = arguments.split, pair(arguments.label_size)
-        result = does_it_help(config, out, split=split, label_size=size, **options)
-    else:
-        contenders = [_named(read_contender(word), config) for word in arguments.contenders]
-        _check(contenders, arguments, config)
-        cases, classes = _cases(contenders, arguments)
-        root = None if arguments.data.root is None else str(arguments.data.root)
-        human = _human(arguments, classes, options["settings"])
-        result = run_comparison(contenders, cases, classes, out, root=root, extra=human, **options)
+    if not arguments.contenders and arguments.model is None:
+        raise UsageError("compare with what? give two contenders or more, the baseline first")
+    if arguments.label is not None and arguments.root is not None:
+        raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
+    seeds = tuple(arguments.seeds or (0, 1, 2))
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(
+            f"--seeds {' '.join(map(str, seeds))}: one of them comes twice, and would train the same twice"
+        )
+    result = _own_network(arguments, seeds) if not arguments.contenders else _contenders(arguments, seeds)
+    from crispseg.cli._tables import comparison_table, show
+
     show(comparison_table(result))
     for sentence in [*result["verdicts"].values(), *result["caveats"]]:
-        print(sentence)
-    print(f"{out}: compare.json, report.html")
+        say(sentence)
+    say(f"{arguments.out}: compare.json, report.html")
     return 0
 
 
-def _flags(path: Path) -> list[str]:
-    """The flags that a config file stands for. Its seed is left out: --seeds says which are trained."""
-    if not path.is_file():
-        raise UsageError(f"--config {path}: no such file")
-    tree = configs.read_tree(path)
-    leaves = configs.leaves({key: value for key, value in tree.items() if key != "seed"})
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in leaves.items()]
+def _own_network(arguments: Any, seeds: Sequence[int]) -> dict[str, Any]:
+    refuse_idle(arguments, flags(), {FACTORY}, "--model is trained here, on the images of --data.root")
+    if arguments.root is None:
+        raise UsageError("trained on which data? give --data.root ROOT")
+    tree = tree_of(arguments, [arguments.config] if arguments.config is not None else [])
+    own = {"root": str(arguments.root)} | ({} if arguments.layout is None else {"layout": arguments.layout})
+    tree |= {"data": {**(tree.get("data") or {}), **own}, "seed": 0}
+    config = config_of(arguments, {**tree, "model": {**(tree.get("model") or {}), "factory": arguments.model}})
+    from crispseg.comparison import does_it_help
+
+    size = pair(arguments.label_size)
+    return does_it_help(
+        config, arguments.out, split=arguments.split, label_size=size, seeds=seeds, **_options(arguments)
+    )
 
 
-def _config(arguments: Any) -> Config:
-    """What is trained with ``--model``; its data.root is a path in vain if there is none."""
-    data = arguments.data.as_dict() | {"root": str(arguments.data.root), "layout": arguments.data.layout or "folder"}
-    return Config(data=DataConfig(**data), model=arguments.model, training=arguments.training)
+def _contenders(arguments: Any, seeds: Sequence[int]) -> dict[str, Any]:
+    from crispseg.comparison import run_comparison
+    from crispseg.evaluation import read_contender
+
+    contenders = [read_contender(word) for word in arguments.contenders]
+    _check(contenders, arguments)
+    contenders = [dataclasses.replace(contender, factory=arguments.model) for contender in contenders]
+    options = _options(arguments)
+    cases, classes = _cases(contenders, arguments)
+    root = None if arguments.root is None else str(arguments.root)
+    human = _human(arguments, classes, options["settings"])
+    return run_comparison(contenders, cases, classes, arguments.out, seeds=seeds, root=root, extra=human, **options)
 
 
 def _options(arguments: Any) -> dict[str, Any]:
-    if arguments.samples < 100:
-        raise UsageError(f"--samples must be at least 100, found {arguments.samples}")
     return {
-        "seeds": arguments.seeds,
         "settings": settings_of(arguments),
         "group": arguments.group,
         "samples": arguments.samples,
@@ -127,59 +193,76 @@ def _options(arguments: Any) -> dict[str, Any]:
     }
 
 
-def _named(contender: Contender, config: Config) -> Contender:
-    """A run may be made by the code that --model names."""
-    return dataclasses.replace(contender, factory=config.model.factory)
-
-
-def _check(contenders: Sequence[Contender], arguments: Any, config: Config) -> None:
+def _check(contenders: "Sequence[Contender]", arguments: Any) -> None:
+    """Every word fits the contenders; told before anything is trained or measured."""
     names = [c.name for c in contenders]
     if len(names) < 2:
         raise UsageError("compare with what? give two contenders or more, the baseline first")
     if len(set(names)) < len(names):
         raise UsageError(f"two contenders are called {next(n for n in names if names.count(n) > 1)!r}; use NAME=PATH")
-    if arguments.label is not None and arguments.data.root is not None:
-        raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
-    if all(c.kind == "counts" for c in contenders):
-        if arguments.label is not None or arguments.data.root is not None:
-            raise UsageError("counts files need no truth: leave --label and --data.root out")
-        if settings_of(arguments) != Settings():
-            raise UsageError("counts files are measured already: --tolerances, --radii, … go with crispseg evaluate")
-    if arguments.label is not None and any(c.kind in ("run", "config") for c in contenders):
+    present = {KINDS[c.kind] for c in contenders}
+    if arguments.label is not None and present.intersection({RUNS, CONFIGS}):
         raise UsageError("runs and configs need pictures: give --data.root ROOT and --split, not --label")
-    if arguments.label2 is not None and arguments.label is None:
-        raise UsageError("--label2 goes with --label")
-    plain = Config(data=dataclasses.replace(DataConfig(root=config.data.root), layout=config.data.layout))
-    known = dataclasses.replace(config, model=dataclasses.replace(config.model, factory=None))
-    if unused := configs.differences(plain, known):
-        raise UsageError(f"{unused[0].split(':')[0]} goes with --model PATH.py:FACTORY alone; a config has its own")
+    what = f"the contenders are {' and '.join(sorted(present))}"
+    if present == {KINDS["counts"]}:
+        what += ", measured already and without a need of truth: measure again with crispseg evaluate"
+    refuse_idle(arguments, flags(), present | (LABELLED if arguments.label is not None else set()), what)
+    if arguments.label is not None and (also := arguments.given.intersection({"--split", "--data.layout"})):
+        raise UsageError(f"{min(also)} goes with --data.root, and the truth is in --label {arguments.label}")
+    if "--data.layout" in arguments.given and arguments.root is None:
+        raise UsageError("--data.layout goes with --data.root")
+    _check_code(contenders, arguments)
 
 
-def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case], ClassSet | None]:
+def _check_code(contenders: "Sequence[Contender]", arguments: Any) -> None:
+    """A network made by Python code is made by the code that the command line names, and by no other."""
+    from crispseg.evaluation import data_config
+
+    asked = False
+    for c in contenders:
+        if c.kind not in ("run", "config"):
+            continue
+        factory = _config_of(c, arguments).model.factory
+        asked = asked or factory is not None
+        if factory is not None and arguments.model is None:
+            raise UsageError(f"{data_config(c)} names a network made by Python code; to run it: --model {factory}")
+        if factory is not None and c.kind == "config" and factory != arguments.model:
+            raise UsageError(f"{data_config(c)} names model.factory {factory}, not --model {arguments.model}")
+    if arguments.model is not None and not asked:
+        raise UsageError("--model goes with a network of your own; every contender's network is crispseg's")
+
+
+def _config_of(contender: "Contender", arguments: Any) -> Config:
+    from crispseg.evaluation import contender_config
+
+    return contender_config(contender, None if arguments.root is None else str(arguments.root))
+
+
+def _cases(contenders: "Sequence[Contender]", arguments: Any) -> "tuple[list[Case], ClassSet | None]":
+    from crispseg.data import find_samples
+    from crispseg.evaluation import Case, classes_of, mask_pairs
+
     size = pair(arguments.label_size)
     if all(c.kind == "counts" for c in contenders):
         return [], None
     if arguments.label is None:
-        own = next((configs.read(data_config(c)).data for c in contenders if c.kind in ("run", "config")), None)
-        if own is None and arguments.data.root is None:
+        own = next((_config_of(c, arguments).data for c in contenders if c.kind in ("run", "config")), None)
+        if own is None and arguments.root is None:
             raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
         samples, classes = find_samples(
-            arguments.data.root or own.root,  # type: ignore[union-attr]
+            arguments.root or own.root,  # type: ignore[union-attr]
             arguments.split or (own.val_split if own else "val"),
-            arguments.data.layout or (own.layout if own else "folder"),
+            arguments.layout or (own.layout if own else "folder"),
         )
         return [Case(s.name, s.label, s.image, s.mapping, size) for s in samples if s.label is not None], classes
-    classes = classes_of(
-        arguments.label,
-        file=arguments.classes,
-        num_classes=arguments.num_classes,
-        ignore_index=arguments.ignore_index,
-    )
+    classes = classes_of(arguments.label, **classes_from(arguments))
     pairs = mask_pairs(arguments.label, arguments.label)
     return [Case(pair.name, pair.label, size=size) for pair in pairs], classes
 
 
-def _human(arguments: Any, classes: ClassSet | None, settings: Settings) -> dict[str, Any]:
+def _human(arguments: Any, classes: "ClassSet | None", settings: Any) -> dict[str, Any]:
+    from crispseg.evaluation import mask_maps, mask_pairs, suite
+
     if arguments.label2 is None or classes is None:
         return {}
     maps = mask_maps(mask_pairs(arguments.label2, arguments.label), classes, as_annotator=True)

@@ -1,22 +1,36 @@
-"""See the whole thing in a few minutes: generated scenes (or --data.root ROOT, your own images in the folder format),
-the same training without and with SDN, evaluation at the borders, and a page of pictures: DIR/report.html."""
+"""See the whole thing in a few minutes:
+  crispseg demo --out demo_out
+Generated scenes (or --data.root ROOT, your own images in the folder format), the same training without and with SDN,
+evaluation at the borders, and a page of pictures: DIR/report.html.
+"""
 
 from pathlib import Path
 from typing import Any
 
-from crispseg.demo import run_demo
+from crispseg.cli import say
+from crispseg.cli._parser import Flag, path, whole
 
 
-def add_arguments(parser: Any) -> None:
+def flags() -> list[Flag]:
     """Few on purpose: what is trained and for how long is part of the demo."""
-    parser.add_argument("--out", type=Path, default=Path("demo_out"), metavar="DIR", help="folder to write")
-    parser.add_argument("--data.root", type=Path, metavar="ROOT", help="your images: images/, labels/, classes.json")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes, weights and order")
+    return [
+        Flag(name="--out", kind=path, default=Path("demo_out"), metavar="DIR", help="folder to write"),
+        Flag(
+            name="--data.root",
+            kind=path,
+            metavar="ROOT",
+            dest="root",
+            help="your images: images/, labels/, classes.json",
+        ),
+        Flag(name="--seed", kind=whole(0), default=0, metavar="N", help="of scenes, weights and order"),
+    ]
 
 
 def run(arguments: Any) -> int:
     """Run the demo and say what came out and where to look."""
-    metrics = run_demo(arguments.out, root=arguments.data.root, seed=arguments.seed)
+    from crispseg.demo import run_demo
+
+    metrics = run_demo(arguments.out, root=arguments.root, seed=arguments.seed)
     none, sdn = metrics["runs"]["none"], metrics["runs"]["sdn"]
     for name, a, b in (
         ("mIoU", none["miou"], sdn["miou"]),
@@ -24,5 +38,5 @@ def run(arguments: Any) -> int:
         ("Boundary IoU", none["boundary_iou"], sdn["boundary_iou"]),
     ):
         print(f"{name:<20} without SDN {a:.3f}   with SDN {b:.3f}   {b - a:+.3f}")
-    print(f"{metrics['seconds']:.0f} s; look at {arguments.out / 'report.html'}")
+    say(f"{metrics['seconds']:.0f} s; look at {arguments.out / 'report.html'}")
     return 0

@@ -1,83 +1,175 @@
-"""Measure masks at the boundary. Anybody's masks: crispseg evaluate --pred DIR --label DIR
-A trained run on a data set: crispseg evaluate --run DIR [--data.root ROOT] [--split test]
+"""Measure masks at the boundary. Anybody's masks:
+  crispseg evaluate --pred DIR --label DIR
+A trained run on a data set:
+  crispseg evaluate --run DIR [--data.root ROOT] [--split test]
 
 Prints a table; --out FILE.json has every number, in 0–1; --counts FILE.npz has what crispseg compare needs, and stands
 for the masks there. With --label2 DIR, a second annotator's masks, the human level stands beside the model's.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
+from crispseg.cli import say
+from crispseg.cli._parser import Flag, path, positive, refuse_idle, whole
+from crispseg.cli._prediction import SIDE, model_flag, pair, prediction_flags, prediction_of
+from crispseg.errors import UsageError, printable
 
-from crispseg.cli._prediction import add_model, add_prediction, pair, prediction_of
-from crispseg.cli._tables import evaluation_tables, show
-from crispseg.data import find_samples
-from crispseg.errors import UsageError
-from crispseg.evaluation import (
-    Evaluation,
-    Settings,
-    classes_of,
-    mask_maps,
-    mask_pairs,
-    run_maps,
-    suite,
-    write_counts,
-)
-from crispseg.evaluation.counts import SUFFIX
-from crispseg.files import write_json
-from crispseg.metrics.boundary_f import TOLERANCES
-from crispseg.metrics.trimap import RADII
-from crispseg.runs import environment, load_run
+RUN, MASKS = frozenset({"--run"}), frozenset({"--pred"})
 
 
-def add_arguments(parser: Any) -> None:
-    """What to measure, against what, and how."""
-    parser.add_argument("--pred", type=Path, metavar="DIR", help="folder of predicted masks, PNG of class indices")
-    parser.add_argument("--label", type=Path, metavar="DIR", help="folder of true masks with the same names")
-    parser.add_argument("--label2", type=Path, metavar="DIR", help="a second annotator's masks: the human level")
-    parser.add_argument("--run", type=Path, metavar="DIR", help="run folder of a training, instead of --pred")
-    add_model(parser)
-    parser.add_argument("--data.root", type=Path, metavar="ROOT", help="data set for --run (default: the run's own)")
-    parser.add_argument("--data.layout", metavar="NAME", help="its layout (default: the run's own)")
-    parser.add_argument("--split", metavar="NAME", help="split of the data set (default: the run's validation split)")
-    parser.add_argument(
-        "--label-size", type=int, nargs=2, metavar=("H", "W"), help="protocol's size (default: each label's own)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write every number to this JSON file")
-    parser.add_argument("--counts", type=Path, metavar="FILE", help="write the counts of every image to this .npz file")
-    add_classes(parser)
-    add_settings(parser)
-    add_prediction(parser)
+def flags() -> list[Flag]:
+    """What to measure, against what, and how; each says whether it is about a run or about masks."""
+    return [
+        Flag(name="--run", group="used first", kind=path, metavar="DIR", help="run folder of a training"),
+        Flag(
+            name="--pred", group="used first", kind=path, metavar="DIR", help="instead: folder of predicted masks (PNG)"
+        ),
+        Flag(
+            name="--label",
+            group="used first",
+            of=MASKS,
+            kind=path,
+            metavar="DIR",
+            help="folder of true masks, same names",
+        ),
+        Flag(
+            name="--split",
+            group="used first",
+            of=RUN,
+            metavar="NAME",
+            help="split of the data set",
+            shown="the run's validation split",
+        ),
+        Flag(
+            name="--data.root",
+            group="data, for --run",
+            of=RUN,
+            kind=path,
+            metavar="ROOT",
+            help="data set",
+            dest="root",
+            shown="the run's own",
+        ),
+        Flag(
+            name="--data.layout",
+            group="data, for --run",
+            of=RUN,
+            metavar="NAME",
+            help="its layout",
+            dest="layout",
+            shown="the run's own",
+        ),
+        *class_flags(MASKS, "data, for --pred"),
+        Flag(
+            name="--label2",
+            group="data, for --pred",
+            of=MASKS,
+            kind=path,
+            metavar="DIR",
+            help="a second annotator's masks: the human level",
+        ),
+        model_flag(RUN),
+        Flag(
+            name="--label-size",
+            group="protocol",
+            of=RUN,
+            numbers=2,
+            kind=SIDE,
+            metavar="H W",
+            help="bring image and label to this size first",
+            shown="each label's own",
+        ),
+        *settings_flags(),
+        *prediction_flags(RUN),
+        Flag(name="--out", group="output", kind=path, metavar="FILE", help="write every number to this JSON file"),
+        Flag(name="--counts", group="output", kind=path, metavar="FILE.npz", help="write the counts of every image"),
+    ]
 
 
-def add_classes(parser: Any) -> None:
+def class_flags(of: frozenset[str], group: str) -> list[Flag]:
     """What the indices in folders of masks mean."""
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="classes.json (default: found by the masks)")
-    parser.add_argument("--num-classes", type=int, metavar="K", help="number of classes, if there is no classes.json")
-    parser.add_argument("--ignore-index", type=int, default=255, metavar="V", help="label of void, with --num-classes")
+    return [
+        Flag(
+            name="--classes",
+            group=group,
+            of=of,
+            kind=path,
+            metavar="FILE",
+            help="classes.json",
+            shown="found by the masks",
+        ),
+        Flag(
+            name="--num-classes",
+            group=group,
+            of=of,
+            kind=whole(1, 255),
+            metavar="K",
+            help="number of classes, if there is no classes.json",
+        ),
+        Flag(
+            name="--ignore-index",
+            group=group,
+            of=of,
+            kind=whole(0, 255),
+            metavar="V",
+            default=255,
+            help="label of void, with --num-classes",
+        ),
+    ]
 
 
-def add_settings(parser: Any) -> None:
-    """How boundaries are measured."""
-    parser.add_argument("--tolerances", type=float, nargs="+", default=list(TOLERANCES), help="of boundary F, in px")
-    parser.add_argument("--radii", type=int, nargs="+", default=list(RADII), help="of trimap IoU, in px")
-    parser.add_argument(
-        "--width", type=int, metavar="PX", help="of Boundary IoU's band (default: 0.02 of the diagonal)"
-    )
-    parser.add_argument("--no-border", action="store_true", help="the image border is no contour for Boundary IoU")
+def classes_from(arguments: Any) -> dict[str, Any]:
+    """What :func:`class_flags` asked for, for ``classes_of``; UsageError if two of them contradict each other."""
+    given = arguments.given
+    if "--classes" in given and (also := given.intersection({"--num-classes", "--ignore-index"})):
+        raise UsageError(f"{min(also)} says what the file of --classes says; give one of them")
+    if "--ignore-index" in given and "--num-classes" not in given:
+        raise UsageError("--ignore-index goes with --num-classes; a classes.json has its own ignore_index")
+    return {"file": arguments.classes, "num_classes": arguments.num_classes, "ignore_index": arguments.ignore_index}
 
 
-def settings_of(arguments: Any) -> Settings:
-    """The suite's settings from :func:`add_settings`; UsageError if they make no sense."""
-    settings = Settings(
-        tolerances=tuple(arguments.tolerances),
-        radii=tuple(arguments.radii),
-        width=arguments.width,
-        border=not arguments.no_border,
-    )
+def settings_flags(of: frozenset[str] = frozenset()) -> list[Flag]:
+    """How boundaries are measured. The defaults are those of ``crispseg.evaluation.Settings``."""
+    shared: dict[str, Any] = {"group": "protocol", "of": of}
+    return [
+        Flag(
+            name="--tolerances", numbers=0, kind=positive, metavar="PX …", help="of boundary F", shown="1 3 5", **shared
+        ),
+        Flag(
+            name="--radii",
+            numbers=0,
+            kind=whole(1),
+            metavar="PX …",
+            help="of trimap IoU",
+            shown="1 2 3 5 8 13 21",
+            **shared,
+        ),
+        Flag(
+            name="--width",
+            kind=whole(1),
+            metavar="PX",
+            help="of Boundary IoU's band",
+            shown="0.02 of the diagonal",
+            **shared,
+        ),
+        Flag(
+            name="--no-border",
+            switch=True,
+            default=False,
+            help="the image border is no contour for Boundary IoU",
+            **shared,
+        ),
+    ]
+
+
+def settings_of(arguments: Any) -> Any:
+    """The suite's settings from :func:`settings_flags`; UsageError if they make no sense."""
+    from crispseg.evaluation import Settings
+
+    given = {"tolerances": arguments.tolerances, "radii": arguments.radii}
+    asked: dict[str, Any] = {name: tuple(values) for name, values in given.items() if values}
+    settings = Settings(**asked, width=arguments.width, border=not arguments.no_border)
     try:
         settings.metrics(1, None)
     except ValueError as error:
@@ -87,44 +179,58 @@ def settings_of(arguments: Any) -> Settings:
 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
     """A progress bar on stderr, silent when that is no terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import track
+
     console = Console(stderr=True)
-    return track(items, description=what, console=console, disable=not console.is_terminal)
+    return track(items, description=escape(printable(what)), console=console, disable=not console.is_terminal)
 
 
 def run(arguments: Any) -> int:
-    """Measure, print, write."""
+    """Measure, write, print."""
     if (arguments.run is None) == (arguments.pred is None):
         raise UsageError("what should be measured? give --pred DIR (and --label DIR), or --run DIR")
-    if arguments.counts is not None and arguments.counts.suffix != SUFFIX:
-        raise UsageError(f"--counts {arguments.counts}: expected a name that ends in {SUFFIX}, as compare knows it by")
+    present, other = ("--run", "--pred") if arguments.run is not None else ("--pred", "--run")
+    refuse_idle(arguments, flags(), {present}, f"{present} is measured here, not {other}")
+    if arguments.counts is not None and arguments.counts.suffix != ".npz":
+        raise UsageError(f"--counts {arguments.counts}: expected a name that ends in .npz, as compare knows it by")
+    from crispseg.cli._tables import evaluation_tables, show
+    from crispseg.evaluation import write_counts
+    from crispseg.files import write_json
+    from crispseg.runs import environment
+
     source, results = _of_run(arguments) if arguments.run is not None else _of_masks(arguments)
-    show(*evaluation_tables(results, source["title"]))
     if arguments.out is not None:
         mine, *human = [result.summary() for result in results.values()]
         write_json(arguments.out, {**mine, **({"human": human[0]} if human else {}), "source": source, **environment()})
-        print(f"{arguments.out}: every number")
     if arguments.counts is not None:
         write_counts(arguments.counts, next(iter(results.values())))
-        print(f"{arguments.counts}: the counts of every image, for crispseg compare")
+    show(*evaluation_tables(results, source["title"]))
+    if arguments.out is not None:
+        say(f"{arguments.out}: every number")
+    if arguments.counts is not None:
+        say(f"{arguments.counts}: the counts of every image, for crispseg compare")
     return 0
 
 
-def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Evaluation]]:
-    if arguments.label is not None or arguments.label2 is not None:
-        raise UsageError("--label and --label2 go with --pred; a run is measured on a data set, --data.root")
-    options = prediction_of(arguments)
+def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    from crispseg.data import find_samples
+    from crispseg.evaluation import run_maps, suite
+    from crispseg.runs import load_run
+
+    options, settings = prediction_of(arguments), settings_of(arguments)
     run = load_run(arguments.run, factory=arguments.model)
-    root, layout = arguments.data.root or run.config.data.root, arguments.data.layout or run.config.data.layout
+    if arguments.model is not None and run.config.model.factory is None:
+        raise UsageError(f"--model goes with a run of a network of your own; {run.path} is of crispseg's")
+    root, layout = arguments.root or run.config.data.root, arguments.layout or run.config.data.layout
     split = arguments.split or run.config.data.val_split
     samples, classes = find_samples(root, split, layout)
     if classes.names != run.classes.names:
         raise UsageError(f"{root} has other classes than {run.path} was trained on: {classes.names[:5]} …")
-    result = suite(
-        run_maps(run, progress(samples, "evaluating"), label_size=pair(arguments.label_size), **options),
-        classes.names,
-        classes.ignore_index,
-        settings=settings_of(arguments),
-    )
+    size = pair(arguments.label_size)
+    maps = run_maps(run, progress(samples, "evaluating"), classes=classes, label_size=size, **options)
+    result = suite(maps, classes.names, classes.ignore_index, settings=settings)
     seen = {key: value for key, value in options.items() if key != "device"}
     source = {
         "title": f"{run.path} on {split}",
@@ -137,13 +243,13 @@ def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Evaluation]]:
     return source, {"model": result}
 
 
-def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Evaluation]]:
+def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    from crispseg.evaluation import classes_of, mask_maps, mask_pairs, suite
+
     if arguments.label is None:
         raise UsageError("measured against what? give --label DIR")
     folders = [f for f in (arguments.label, arguments.pred, arguments.label2) if f is not None]
-    classes = classes_of(
-        *folders, file=arguments.classes, num_classes=arguments.num_classes, ignore_index=arguments.ignore_index
-    )
+    classes = classes_of(*folders, **classes_from(arguments))
     settings, results = settings_of(arguments), {}
     for who, folder in (("masks", arguments.pred), ("human", arguments.label2)):
         if folder is not None:

@@ -1,4 +1,5 @@
-"""Write masks for images: crispseg predict --run runs/mine photos/ more/*.jpg --out masks
+"""Write masks for images:
+  crispseg predict --run runs/mine photos/ more/*.jpg --out masks
 
 Each mask is a palette PNG of class indices at its image's size, named as the image. An image that cannot be read is
 named and left out; all others are written, and the exit code is then 1.
@@ -6,32 +7,58 @@ named and left out; all others are written, and the exit code is then 1.
 
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
-from crispseg.cli._prediction import add_model, add_prediction, prediction_of
-from crispseg.inference import Input, predict_files
-from crispseg.runs import load_run
+from crispseg.cli import say
+from crispseg.cli._parser import Flag, path
+from crispseg.cli._prediction import model_flag, prediction_flags, prediction_of
+from crispseg.errors import UsageError, printable
 
 
-def add_arguments(parser: Any) -> None:
+def flags() -> list[Flag]:
     """Where the model, the images and the masks are, and how to look at an image."""
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image, folder of images, or quoted pattern")
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder of a training")
-    add_model(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the masks")
-    parser.add_argument("--overlay", action="store_true", help="also write OUT/overlays/NAME.jpg: image and classes")
-    parser.add_argument("--overwrite", action="store_true", help="replace masks that another run wrote to OUT")
-    add_prediction(parser)
+    return [
+        Flag(
+            name="inputs",
+            group="used first",
+            nargs="+",
+            metavar="INPUT",
+            help="image, folder of images, or quoted pattern",
+        ),
+        Flag(
+            name="--run", group="used first", kind=path, required=True, metavar="DIR", help="run folder of a training"
+        ),
+        Flag(name="--out", group="used first", kind=path, required=True, metavar="DIR", help="folder for the masks"),
+        model_flag(),
+        *prediction_flags(),
+        Flag(
+            name="--overlay",
+            group="output",
+            switch=True,
+            default=False,
+            help="also write OUT/overlays/NAME.jpg: image and classes",
+        ),
+        Flag(
+            name="--overwrite",
+            group="output",
+            switch=True,
+            default=False,
+            help="replace masks that another run wrote to OUT",
+        ),
+    ]
 
 
 def run(arguments: Any) -> int:
     """Predict, then name what could not be read."""
+    if any(not word for word in arguments.inputs):
+        raise UsageError("INPUT: expected an image, a folder or a pattern, found an empty word")
+    from crispseg.inference import predict_files
+    from crispseg.runs import load_run
+
     options = prediction_of(arguments)
     loaded = load_run(arguments.run, factory=arguments.model)
+    if arguments.model is not None and loaded.config.model.factory is None:
+        raise UsageError(f"--model goes with a run of a network of your own; {loaded.path} is of crispseg's")
     outcome = predict_files(
         loaded.model,
         loaded.classes,
@@ -45,12 +72,13 @@ def run(arguments: Any) -> int:
         **options,
     )
     count = len(outcome.written)
-    print(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")
+    say(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")
     for error in outcome.failed:
-        print(f"crispseg: left out: {error}", file=sys.stderr)
+        print(printable(f"crispseg: left out: {error}"), file=sys.stderr)
     return 1 if outcome.failed else 0
 
 
-def _progress(pictures: Sequence[Input]) -> Iterable[Input]:
-    console = Console(stderr=True)
-    return track(pictures, description="predicting", console=console, disable=not console.is_terminal)
+def _progress(pictures: Sequence[Any]) -> Iterable[Any]:
+    from crispseg.cli.evaluate import progress
+
+    return progress(pictures, "predicting")

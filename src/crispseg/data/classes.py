@@ -75,7 +75,7 @@ def read_classes(path: str | os.PathLike[str]) -> ClassSet:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path} is missing; it names the classes, for example {EXAMPLE}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: expected JSON, found {error}") from error
     try:
         return _from_json(content)

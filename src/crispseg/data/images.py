@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from crispseg.errors import DataError
@@ -23,6 +25,7 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 MAX_PIXELS = 100_000_000
 MODES = frozenset(("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"))
 _ORIENTATION = 0x0112  # the EXIF tag
+_PNG_DEPTH = 24  # where a PNG says it: after signature, length and name of its first chunk, width and height
 _TURNED = frozenset((5, 6, 7, 8))  # the orientations that exchange height and width
 
 
@@ -46,8 +49,24 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return (height, width) that :func:`read_image` will give, from the header alone. Raises as it does."""
     with open_picture(path, max_pixels=max_pixels) as picture:
-        width, height = picture.size
+        # Pillow turns the size of a TIFF itself, or does not, as its version is: these are the file's own.
+        width, height = (
+            (picture.tag_v2[256], picture.tag_v2[257]) if isinstance(picture, TiffImageFile) else picture.size
+        )
         return (width, height) if exif_orientation(picture) in _TURNED else (height, width)
+
+
+def bits_per_channel(picture: Image.Image) -> int:
+    """Return the bits of a channel in the file; Pillow widens 1, 2 and 4 bits to 8, and cuts 16 of a colour to 8."""
+    if isinstance(picture, TiffImageFile):
+        return int(max(picture.tag_v2.get(258, (1,))))
+    if isinstance(picture, PngImageFile) and picture.fp is not None:
+        place = picture.fp.tell()
+        picture.fp.seek(_PNG_DEPTH)
+        (depth,) = picture.fp.read(1)
+        picture.fp.seek(place)
+        return int(depth)
+    return 8
 
 
 def exif_orientation(picture: Image.Image) -> int:

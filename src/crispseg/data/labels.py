@@ -16,11 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from crispseg.data.classes import ClassSet
-from crispseg.data.images import MAX_PIXELS, open_picture
+from crispseg.data.images import MAX_PIXELS, bits_per_channel, open_picture
 from crispseg.errors import DataError
 from crispseg.files import write_bytes
 
 Indices = npt.NDArray[np.integer]
+_SCALED = {2: 85, 4: 17}
+"""What Pillow multiplies grey values of few bits by, so that the largest is white: here they are indices."""
 _CONVERT = "convert it once with crispseg.data.convert_colours(source, target, classes)"
 
 
@@ -63,8 +65,11 @@ def read_indices(path: str | os.PathLike[str], classes: ClassSet, *, max_pixels:
             _check_palette(path, picture, classes)
         elif picture.mode not in ("L", "1", "I;16", "I"):
             raise DataError(f"{path}: expected one channel of class indices, found {_in_words(picture, classes)}")
+        scaled = _SCALED.get(bits_per_channel(picture), 1) if picture.mode == "L" else 1
         indices = np.array(picture)
-        return indices.astype(np.uint8) if picture.mode == "1" else indices
+        return (
+            indices.astype(np.uint8) if picture.mode == "1" else indices // np.uint8(scaled) if scaled > 1 else indices
+        )
 
 
 def convert_colours(source: str | os.PathLike[str], target: str | os.PathLike[str], classes: ClassSet) -> None:

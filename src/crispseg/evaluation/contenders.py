@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from crispseg import config as configs
+from crispseg.config import Config
 from crispseg.data import ClassSet, read_image, read_label, resize_image, resize_label, write_label
 from crispseg.data.samples import by_name
 from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
 from crispseg.evaluation.counts import SUFFIX
 from crispseg.evaluation.sources import MASKS, predict_label
+from crispseg.names import stays_inside
 from crispseg.ops.semantic_difference.flops import FLOPS
 from crispseg.runs import FILES, check_code, load_run, parameter_count
-from crispseg.training import train
 
 Kind = Literal["run", "masks", "config", "counts"]
 KINDS_OF_FILES: dict[str, Kind] = {".yaml": "config", ".yml": "config", SUFFIX: "counts"}
@@ -74,13 +75,17 @@ def read_contender(word: str) -> Contender:
     """Return the contender that ``[NAME=]PATH[,PATH…]`` means; several paths are trainings of one method.
 
     A path is a run folder, a folder of run folders, a folder of masks, a counts file, a config file (YAML), or a
-    pattern (``*``, ``?``, ``[…]``) that such paths match. Raises ``UsageError`` for anything else, or for paths of
-    different kinds.
+    pattern (``*``, ``?``, ``[…]``) that such paths match. A path that exists is taken as it is, whatever letters it
+    has. Raises ``UsageError`` for anything else, or for paths of different kinds.
     """
-    name, given, rest = word.partition("=")
-    paths = [path for part in (rest if given else word).split(",") if part for path in _paths(part)]
+    name, given, rest = ("", "", word) if Path(word).exists() else word.partition("=")
+    if not given:
+        name, rest = "", word
+    paths = [path for part in _parts(rest) for path in _paths(part)]
     if not paths or (given and not name):
         raise UsageError(f"expected [NAME=]PATH[,PATH…], found {word!r}")
+    if given and (not stays_inside(name) or "/" in name or "\\" in name):
+        raise UsageError(f"{word!r}: expected a plain name before '=', from which folders are named, found {name!r}")
     found = [_kind(path) for path in paths]
     kinds = {kind for kind, _ in found}
     if len(kinds) > 1:
@@ -90,6 +95,34 @@ def read_contender(word: str) -> Contender:
         raise UsageError(f"{word}: give one config a contender; --seeds says how often it is trained")
     inside = tuple(path for _, several in found for path in several)
     return Contender(name if given else paths[0].stem if paths[0].is_file() else paths[0].name, kind, inside)
+
+
+def contender_config(contender: Contender, root: str | None = None) -> Config:
+    """Return the config of a run or a config, read as ``crispseg train`` reads it; ``root``: a config's data.root.
+
+    Raises ``UsageError`` or ``DataError``, naming the file.
+    """
+    file = data_config(contender)
+    if contender.kind == "run":
+        return configs.read(file)
+    tree = configs.read_tree(file)
+    data = {**(tree.get("data") or {}), **({} if root is None else {"root": root})}
+    if data.get("root") is None:
+        raise UsageError(f"{file} names no data set: give --data.root ROOT")
+    try:
+        return configs.from_dict({**tree, "data": data})
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from error
+
+
+def check_contender(contender: Contender, root: str | None) -> None:
+    """Raise what the training of a config would raise before its first step, so that none is spent in vain."""
+    from crispseg.training import check
+
+    try:
+        check(contender_config(contender, root))
+    except UsageError as error:
+        raise UsageError(f"{contender.name}: {error}") from error
 
 
 def data_config(contender: Contender) -> Path:
@@ -103,9 +136,9 @@ def train_contender(contender: Contender, seeds: Sequence[int], root: str | None
 
     A run that is finished is used again, one that was cut off goes on; ``root`` replaces the config's data.root.
     """
-    config = configs.read(contender.paths[0])
-    if root is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, root=root))
+    from crispseg.training import train  # imports lightning, which only a training needs
+
+    config = contender_config(contender, root)
     folders = []
     for seed in seeds:
         folder = out / f"{contender.name}-seed{seed}"
@@ -201,6 +234,15 @@ def costs(models: Mapping[str, nn.Module], image: Tensor, *, rounds: int = 7) ->
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _parts(words: str) -> list[str]:
+    """The words between commas; where one with its commas exists, the longest that does."""
+    if not words or Path(words).exists() or "," not in words:
+        return [words] if words else []
+    cut = [i for i, letter in enumerate(words) if letter == ","]
+    end = next((i for i in reversed(cut) if Path(words[:i] or ",").exists()), cut[0])
+    return [*([words[:end]] if end else []), *_parts(words[end + 1 :])]
 
 
 def _paths(part: str) -> list[Path]:

@@ -88,10 +88,17 @@ def mask_maps(
 
 
 def run_maps(
-    run: Run, samples: Iterable[Sample], *, device: Any = "cpu", label_size: Size | None = None, **options: Any
+    run: Run,
+    samples: Iterable[Sample],
+    *,
+    classes: ClassSet | None = None,
+    device: Any = "cpu",
+    label_size: Size | None = None,
+    **options: Any,
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (name, prediction, truth) of each sample, predicted by a trained run, at the label's own resolution.
 
+    ``classes``: what the data set's labels mean (the same names, but maybe other colours and void); default: the run's.
     ``label_size``: (height, width) to which image (bilinear) and label (nearest) are brought first, for a protocol such
     as camvid-half that is defined at another size than the files have.
     ``options``: window, stride, scales, flip of :func:`crispseg.inference.predict_logits`. Raises ``DataError`` for a
@@ -99,7 +106,7 @@ def run_maps(
     """
     model = run.model.to(device)
     for sample in samples:
-        image, label = read_pair(sample, run.classes)
+        image, label = read_pair(sample, classes or run.classes)
         if label_size is not None:
             image, label = resize_image(image, label_size), resize_label(label, label_size)
         yield sample.name, predict_label(run, image, model=model, device=device, **options), label

@@ -4,6 +4,7 @@ Not here: the networks.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,6 @@ from torch import nn
 
 from crispseg.errors import UsageError, nearest
 from crispseg.models.attaching import attach
-from crispseg.models.attaching.defaults import Place
 from crispseg.models.decoders import Decoder, FCNDecoder, SemanticFPNDecoder
 from crispseg.models.encoders import TimmEncoder
 from crispseg.models.hosts import (
@@ -30,6 +30,7 @@ from crispseg.models.kmax import KMaXDecoder, KMaXEncoder
 from crispseg.models.network import AuxiliaryHead, SegmentationModel
 from crispseg.models.pidnet import PIDNetDecoder, PIDNetEncoder
 from crispseg.models.segmenter import MaskTransformer, SegmenterLinear, ViTEncoder
+from crispseg.names import Place
 from crispseg.nn.operators import OPERATORS
 
 
@@ -115,7 +116,12 @@ def build_model(
     """
     for kind, name, known in (("decoder", decoder, list(DECODERS)), ("neck", neck, ["none", *OPERATORS])):
         if name not in known:
-            raise UsageError(f"no {kind} {name!r}{nearest(name, known)}")
+            hint = nearest(name, known)
+            if kind == "decoder":
+                elsewhere = _elsewhere(name)
+                near = hint if "did you mean" in hint and not elsewhere else ""
+                hint = f"{near}; known: {', '.join(known)}{elsewhere}"
+            raise UsageError(f"no {kind} {name!r}{hint}")
     system = DECODERS[decoder]
     backbone = system.encoder(encoder, pretrained)
     width = {} if decoder_channels is None else {"channels": decoder_channels}
@@ -128,6 +134,13 @@ def build_model(
     model = SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
     # The neck is made last, so that the same seed gives the same weights to everything else.
     return model if neck == "none" else attach(model, place=place, operator=neck, **(neck_options or {}))
+
+
+def _elsewhere(decoder: str) -> str:
+    """How a well-known decoder that is not here comes in."""
+    if not re.match(r"u[-_]?net|deep[-_]?lab|pspnet|linknet|manet|pan$", decoder, re.IGNORECASE):
+        return ""
+    return "; segmentation_models_pytorch has it: model.factory, or crispseg.attach (docs/attach/does_it_help.md)"
 
 
 def _check_options(name: str, decoder: Callable[..., Decoder], options: Mapping[str, Any]) -> None:

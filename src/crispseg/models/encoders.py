@@ -80,6 +80,13 @@ def normalisation(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]
     return tuple(settings.get("mean", (0.485, 0.456, 0.406))), tuple(settings.get("std", (0.229, 0.224, 0.225)))
 
 
+def timm_knows(name: str) -> bool:
+    """Whether timm has a network of this name."""
+    import timm  # slow, and it loads torchvision and with it triton: not when crispseg is imported
+
+    return name.split(".")[0] in timm.list_models()
+
+
 def create(name: str, *, download: bool, **options: Any) -> nn.Module:
     """Make timm's network ``name``, downloading its weights or not; ``options`` are ``timm.create_model``'s.
 
@@ -88,7 +95,7 @@ def create(name: str, *, download: bool, **options: Any) -> nn.Module:
     import timm  # slow, and it loads torchvision and with it triton: not when crispseg is imported
 
     known = timm.list_models()
-    if name.split(".")[0] not in known:
+    if name.split(".")[0] not in known or ":" in name or "/" in name:  # to timm these are places to fetch it from
         raise UsageError(f"timm knows no encoder {name!r}{nearest(name, known)}")
     try:
         return timm.create_model(name, pretrained=download, **options)

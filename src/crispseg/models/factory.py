@@ -5,6 +5,7 @@ the network becomes one that the trainer knows (``user``).
 """
 
 import contextlib
+import importlib
 import sys
 import traceback
 import types
@@ -44,7 +45,8 @@ def read_code(word: str) -> str:
 def call_factory(word: str, num_classes: int) -> nn.Module:
     """Run the file that ``word`` names, call ``FACTORY(num_classes)`` and return the network that it makes.
 
-    While it runs, its folder is first on the import path, as with ``python PATH.py``.
+    While it runs, its folder is first on the import path, as with ``python PATH.py``. What it imports from there is
+    forgotten afterwards: another file, in another folder, gets its own neighbours even if their names are the same.
 
     Raises
     ------
@@ -94,8 +96,38 @@ def line_of(word: str, error: Exception) -> str:
 
 @contextlib.contextmanager
 def _imports_from(folder: Path) -> Iterator[None]:
+    """Imports find the modules of ``folder`` first, also where others of their names have been imported before."""
+    hidden = {name: module for name, module in sys.modules.items() if _stands_before(name, module, folder)}
+    for name in hidden:
+        del sys.modules[name]
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if _lies_in(name, sys.modules[name], folder):
+                del sys.modules[name]
+        sys.modules.update(hidden)
+
+
+def _stands_before(name: str, module: types.ModuleType, folder: Path) -> bool:
+    """Whether a module that is neither Python's nor installed would be taken for one of ``folder``."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names or not ((folder / f"{top}.py").is_file() or (folder / top).is_dir()):
+        return False
+    installed = any(part in ("site-packages", "dist-packages") for path in _places(module) for part in path.parts)
+    return not installed and not _lies_in(name, module, folder)
+
+
+def _lies_in(name: str, module: types.ModuleType, folder: Path) -> bool:
+    """Whether a module is a file or a package of ``folder`` itself, not of an environment somewhere below it."""
+    inside = folder / name.partition(".")[0]
+    return any(inside in (path, *path.parents, path.with_name(path.name.split(".")[0])) for path in _places(module))
+
+
+def _places(module: types.ModuleType) -> list[Path]:
+    file = getattr(module, "__file__", None)
+    return [Path(place).resolve() for place in ([file] if file else list(getattr(module, "__path__", None) or []))]

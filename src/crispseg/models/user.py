@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError, DataError, UsageError, nearest
 from crispseg.models.attaching import adapter_parameters, attach
-from crispseg.models.attaching.defaults import Place
-from crispseg.models.attaching.graft import Side, first_answers, necks
+from crispseg.models.attaching.graft import first_answers, necks
 from crispseg.models.decoders import Criterion
 from crispseg.models.factory import call_factory, line_of
 from crispseg.models.network import SegmentationNetwork
+from crispseg.names import Normalise, Place, Side
 from crispseg.nn.operators import OPERATORS
 
-Normalise = Literal["imagenet", "none"]
 NORMALISATIONS: dict[Normalise, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0,) * 3, (1.0,) * 3),

@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from crispseg.files import write_text
 
-Row = dict[str, float]
+Row = dict[str, float | None]
+"""A number by its name, the step first; None where there was nothing to measure."""
 
 
 class Log:
@@ -25,7 +26,7 @@ class Log:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.folder, self.rows = folder, rows
-        start = int(rows[-1]["step"]) if rows else 0
+        start = int(rows[-1]["step"] or 0) if rows else 0
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -50,10 +51,11 @@ class Log:
         """Move the progress bar to ``step``."""
         self.progress.update(self.task, completed=step, said=f"loss {loss:.3f}")
 
-    def write(self, step: int, **values: float) -> None:
-        """Keep a row; ``log.csv`` is rewritten whole."""
+    def write(self, step: int, **values: float | None) -> None:
+        """Keep a row; ``log.csv`` is rewritten whole. None is an empty cell."""
         self.rows.append({"step": step, **values})
-        for name, value in values.items():
+        measured = {name: value for name, value in values.items() if value is not None}
+        for name, value in measured.items():
             self.board.add_scalar(name, value, step)
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
@@ -63,6 +65,6 @@ class Log:
         write_text(self.folder / "log.csv", text.getvalue())
         if "val_miou" in values:
             self.progress.console.print(
-                f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()),
+                f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in measured.items()),
                 highlight=False,
             ) if not self.progress.disable else None

@@ -6,7 +6,9 @@ functions of (seed, step), and everything else is in the checkpoint.
 Not here: the run folder's layout (``crispseg.runs``), evaluation on test data (``crispseg.evaluation``).
 """
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from crispseg.data import write_classes
 from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line
 from crispseg.files import write_bytes, write_json
 from crispseg.losses import Criterion
+from crispseg.models.hosts.published import nothing_fetched
 from crispseg.training import checkpoint, optimisation, sources
 from crispseg.training.log import Log
 from crispseg.training.memory import keep_freed_memory
@@ -48,6 +51,19 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     out = Path(out)
     _check(config)
     _open_folder(config, out, resume)
+    with contextlib.nullcontext() if resume else _nothing_left_behind(out):
+        return _train(config, out, resume=resume)
+
+
+def check(config: Config) -> None:
+    """Raise what :func:`train` would raise before its first step: for the data set, the network and the config."""
+    _check(config)
+    train_set, _ = sources.data_sets(config.data)
+    runs.make_model(config, len(train_set.classes))
+    sources.weights_of_classes(config, train_set)
+
+
+def _train(config: Config, out: Path, *, resume: bool) -> dict[str, Any]:
     fabric = _fabric(config)
     if fabric.device.type == "cpu":
         keep_freed_memory()
@@ -58,7 +74,8 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     last = out / "checkpoints" / "last.pt"
     resume = resume and last.is_file()  # killed before the first checkpoint: start again
     torch.manual_seed(config.seed)
-    model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
+    with nothing_fetched() if resume else contextlib.nullcontext():
+        model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
     model = model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
@@ -190,15 +207,29 @@ def _open_folder(config: Config, out: Path, resume: bool) -> None:
         runs.check_code(config, out)
 
 
+@contextlib.contextmanager
+def _nothing_left_behind(out: Path) -> Iterator[None]:
+    """A start that fails before the first checkpoint takes away what it wrote: the mended command can be given again.
+
+    An interrupted one (Ctrl-C, a kill) leaves its folder, and can be resumed.
+    """
+    there = set(out.rglob("*")) if out.is_dir() else None
+    try:
+        yield
+    except Exception:
+        if not (out / "checkpoints" / "last.pt").is_file():
+            new = [path for path in out.rglob("*") if there is None or path not in there]
+            for path in sorted(new, reverse=True):  # what is inside a folder before the folder
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+            if there is None and out.is_dir():
+                out.rmdir()
+        raise
+
+
 def _check(config: Config) -> None:
-    t, d = config.training, config.data
-    for name, value in (("epochs", t.epochs), ("batch_size", t.batch_size), ("validate_every", t.validate_every)):
-        if value < 1:
-            raise UsageError(f"training.{name} must be at least 1, found {value}")
+    t = config.training
     if t.precision == "fp16" and (t.accelerator == "cpu" or not torch.cuda.is_available()):
         raise UsageError("training.precision fp16 needs a GPU (none is used here); on a CPU use bf16 or fp32")
-    if min(d.crop) < 1 or not 0 < d.scale[0] <= d.scale[1]:
-        raise UsageError(f"data.crop and data.scale must be positive and in order, found {d.crop} and {d.scale}")
 
 
 def _fabric(config: Config) -> Fabric:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from crispseg.data import SegmentationDataset
 from crispseg.errors import DataError
@@ -18,7 +18,7 @@ TOLERANCES = (1.0, 3.0, 5.0)
 
 @torch.no_grad()
 def validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric) -> dict[str, Any]:
-    """Metrics of ``model`` on ``data`` at the size it is read at, one image at a time."""
+    """Metrics of ``model`` on ``data`` at the size it is read at, one image at a time; None where one is undefined."""
     k, ignore = len(data.classes), data.classes.ignore_index
     miou = MeanIoU(k, ignore_index=ignore).to(fabric.device)
     boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES).to(fabric.device)
@@ -37,6 +37,11 @@ def validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric) -> dic
         raise DataError("the validation split has no labelled pixel, so no checkpoint can be chosen on it")
     return {
         "miou": result["miou"].item(),
-        "boundary_f": boundary.compute()["boundary_f"].tolist(),
-        "per_class": [None if value != value else value for value in result["per_class"].tolist()],
+        "boundary_f": _or_none(boundary.compute()["boundary_f"]),
+        "per_class": _or_none(result["per_class"]),
     }
+
+
+def _or_none(values: Tensor) -> list[float | None]:
+    """A metric is NaN where there is nothing to measure, such as no border in the truth; JSON has no NaN."""
+    return [None if value != value else value for value in values.tolist()]

@@ -7,6 +7,7 @@ from crispseg.data.classes import ClassSet
 from crispseg.data.layouts import ade20k, cityscapes, folder, voc
 from crispseg.data.samples import Sample, Split, pair
 from crispseg.errors import DataError, UsageError, nearest
+from crispseg.names import stays_inside
 
 
 class Layout(Protocol):
@@ -30,9 +31,12 @@ def find_samples(root: str | Path, split: str, layout: str = "folder") -> tuple[
 
     ``layout``: ``"folder"`` is ``images/<split>/NAME.*``, ``labels/<split>/NAME.png`` and ``classes.json``;
     ``"cityscapes"``, ``"ade20k"`` and ``"voc"`` are the folders that these data sets come in. Raises ``DataError`` if a
-    folder is missing, the split is empty, or an image or a label has no partner; ``UsageError`` for an unknown layout.
+    folder is missing, the split is empty, or an image or a label has no partner; ``UsageError`` for an unknown layout,
+    or a split that would lie outside ``root``.
     """
     chosen = choose_layout(root, layout)
+    if not stays_inside(split):
+        raise UsageError(f"expected the name of a split, a folder or list in {root}, found {split!r}")
     found = chosen.files(Path(root), split)
     return pair(found), chosen.classes(Path(root))
 

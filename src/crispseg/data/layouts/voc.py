@@ -9,6 +9,7 @@ from pathlib import Path
 from crispseg.data.classes import ClassSet, read_classes
 from crispseg.data.samples import Split
 from crispseg.errors import DataError
+from crispseg.names import stays_inside
 
 
 def classes(root: Path) -> ClassSet:
@@ -30,7 +31,13 @@ def files(root: Path, split: str) -> Split:
             f"is {inner[0]} the root?" if inner else f"Pascal VOC has it, JPEGImages and SegmentationClass in {root}"
         )
         raise DataError(f"{names_file}: no such file; {where}")
-    names = sorted(set(names_file.read_text(encoding="utf-8").split()))
+    try:
+        names = sorted(set(names_file.read_text(encoding="utf-8").split()))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{names_file}: expected the names of images in UTF-8, found {error}") from error
+    for name in names:
+        if not stays_inside(name) or "/" in name or "\\" in name:
+            raise DataError(f"{names_file}: expected the names of images in JPEGImages, without a path, found {name!r}")
     if not names:
         raise DataError(f"{names_file}: expected the names of images, one a line, found none: the split is empty")
     patterns = f"{root}/JPEGImages/{{}}.jpg", f"{root}/SegmentationClass/{{}}.png"

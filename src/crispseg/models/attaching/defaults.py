@@ -3,14 +3,8 @@
 Not here: how it is done.
 """
 
-from typing import Literal
-
-from crispseg.similarity import SimilarityName
-
-Place = Literal["head", "encoder"]
-
-SIMILARITY: SimilarityName = "one"
-"""S of a neck: the difference alone, which was level with the best S but on one data set."""
+from crispseg.names import SIMILARITY as SIMILARITY
+from crispseg.names import Place
 
 
 def default_place(finest_stride: float | None) -> Place:

@@ -14,7 +14,7 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from crispseg.errors import UsageError
 from crispseg.models.attaching.taps import Tap
 from crispseg.models.attaching.wire import Wire
+from crispseg.names import Side as Side
 
-Side = Literal["output", "input"]
 NAME = "sdn"
 """The neck's name in the module that holds it, so that its keys read ``….sdn.…``."""
 
@@ -84,7 +84,9 @@ def why_not(module: nn.Module) -> str | None:
     if isinstance(module, torch.jit.ScriptModule):
         return "is compiled by torch.jit"
     if isinstance(module, torch.fx.GraphModule):
-        return "is a torch.fx.GraphModule, which writes its forward anew; name a submodule of it, or who reads its output"
+        return (
+            "is a torch.fx.GraphModule, which writes its forward anew; name a submodule of it, or who reads its output"
+        )
     if kind.__reduce__ is not object.__reduce__ or _own_reduce_ex(kind):
         return "has a way of its own to be copied and pickled"
     return None

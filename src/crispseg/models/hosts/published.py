@@ -4,7 +4,10 @@ A name is a folder of ``save_pretrained`` or a model of the hub, ``facebook/mask
 timm name is the other way to an encoder. Not here: the decoders.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,28 @@ CLASSES = {
     "segformer": "SegformerForSemanticSegmentation",
     "upernet": "UperNetForSemanticSegmentation",
 }
+_LOCAL: ContextVar[bool] = ContextVar("nothing is fetched", default=False)
 SIDE = 128
 """Of the blank image that tells the channels and the strides of a checkpoint's maps."""
+
+
+@contextlib.contextmanager
+def nothing_fetched() -> Iterator[None]:
+    """Within it, no model hub is asked for anything: what is not on this machine is an error."""
+    from huggingface_hub import constants
+
+    before, token = constants.HF_HUB_OFFLINE, _LOCAL.set(True)
+    constants.HF_HUB_OFFLINE = True  # for what transformers and timm ask by themselves, such as a backbone's weights
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        _LOCAL.reset(token)
+
+
+def _careful() -> dict[str, bool]:
+    """How a checkpoint is read: a repository's own code is never run, and nobody is asked whether it should be."""
+    return {"trust_remote_code": False, "local_files_only": _LOCAL.get()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +66,7 @@ class Checkpoint:
         """
         hf = library.transformers(self.decoder)
         try:
-            config = hf.AutoConfig.from_pretrained(self.name)
+            config = hf.AutoConfig.from_pretrained(self.name, **_careful())
             if config.model_type != self.decoder:
                 raise UsageError(f"decoder {self.decoder!r}: {self.name} is a checkpoint of {config.model_type!r}")
             if num_classes not in (None, config.num_labels):
@@ -55,6 +78,7 @@ class Checkpoint:
                 self.source,
                 config=config,
                 use_safetensors=True,
+                **_careful(),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
@@ -150,7 +174,7 @@ def _normalisation(name: str) -> tuple[list[float], list[float]]:
     from transformers import ImageProcessingMixin
 
     try:
-        settings = ImageProcessingMixin.get_image_processor_dict(name)[0]
+        settings = ImageProcessingMixin.get_image_processor_dict(name, **_careful())[0]
     except OSError:
         settings = {}
     return settings.get("image_mean", [0.485, 0.456, 0.406]), settings.get("image_std", [0.229, 0.224, 0.225])

@@ -7,7 +7,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.models.encoders import TimmEncoder
+from crispseg.errors import UsageError
+from crispseg.models.encoders import TimmEncoder, timm_knows
 
 
 class HRNetEncoder(TimmEncoder):
@@ -33,6 +34,10 @@ class HRNetEncoder(TimmEncoder):
     multiple = 1
 
     def __init__(self, name: str, pretrained: bool | str | Path = True, *, align_corners: bool = False) -> None:
+        if not name.startswith("hrnet") and timm_knows(name):
+            raise UsageError(
+                f"encoder {name!r} is no HRNet; timm has hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48, …"
+            )
         super().__init__(name, pretrained, feature_location="")
         body: Any = self.body
         for stage in (body.stage2, body.stage3, body.stage4):

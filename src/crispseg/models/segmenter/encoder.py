@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from crispseg.errors import UsageError
 from crispseg.models.encoders import normalisation, with_weights
 
+FITTING = "; what fits is a vision transformer of timm: vit_tiny_patch16_224, vit_small_patch16_384, …"
+
 
 class ViTEncoder(nn.Module):
     """A timm ViT as a feature map of stride P, the patch size: [x_cls; x_1 … x_N] → blocks → norm → (B, D, H/P, W/P).
@@ -59,9 +61,12 @@ class ViTEncoder(nn.Module):
         super().__init__()
         size = {} if image_size is None else {"img_size": image_size}
         options = {"num_classes": 0, "fc_norm": False, "dynamic_img_size": True, "drop_path_rate": drop_path}
-        body: Any = with_weights(name, pretrained, **options, **size)
+        try:
+            body: Any = with_weights(name, pretrained, **options, **size)
+        except UsageError as error:
+            raise UsageError(str(error) + (FITTING if "like this" in str(error) else "")) from error
         if getattr(body, "pos_embed", None) is None:
-            raise UsageError(f"encoder {name!r} is no ViT with position embeddings")
+            raise UsageError(f"encoder {name!r} is no ViT with position embeddings{FITTING}")
         body.attn_pool = None  # some timm ViTs pool by attention, which no map needs
         for module in body.modules():
             if isinstance(module, nn.LayerNorm):

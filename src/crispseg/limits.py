@@ -1,0 +1,96 @@
+"""What a value of the configuration may be beside its type, and which keys go together.
+
+Not here: the keys themselves (``config``), their types (``typed``).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+from crispseg.errors import UsageError
+from crispseg.names import stays_inside
+
+OF_CRISPSEG = frozenset({"encoder", "decoder", "pretrained", "decoder_channels", "decoder_options", "auxiliary"})
+OF_FACTORY = frozenset({"normalise", "at", "side"})
+
+
+def idle_keys(factory: str | None) -> frozenset[str]:
+    """Return the keys of the model that say nothing: a network is crispseg's own, or that of ``factory``."""
+    return OF_FACTORY if factory is None else OF_CRISPSEG
+
+
+def idle_why(factory: str | None) -> str:
+    """Return why :func:`idle_keys` say nothing."""
+    if factory is None:
+        return "it goes with model.factory, a network of your own, which is not given"
+    return "it needs a network of crispseg's own, not model.factory"
+
+
+def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:
+    return f"at least {least}", lambda value: least <= value < math.inf
+
+
+_POSITIVE: tuple[str, Callable[[Any], bool]] = ("positive", lambda value: 0 < value < math.inf)
+_SHARE: tuple[str, Callable[[Any], bool]] = ("between 0 and 1", lambda value: 0 <= value <= 1)
+_SIDES: tuple[str, Callable[[Any], bool]] = ("H W, each at least 1", lambda value: min(value) >= 1)
+_SPLIT: tuple[str, Callable[[Any], bool]] = ("the name of a folder or list in data.root", stays_inside)
+
+_LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "seed": ("between 0 and 2⁶⁴ − 1", lambda value: 0 <= value < 2**64),
+    "data.root": ("the path of a folder", lambda value: bool(value) and "\0" not in value),
+    "data.size": _SIDES,
+    "data.train_split": _SPLIT,
+    "data.val_split": _SPLIT,
+    "data.crop": _SIDES,
+    "data.scale": ("two positive numbers in order", lambda value: 0 < value[0] <= value[1] < math.inf),
+    "data.flip": _SHARE,
+    "data.jitter": _at_least(0),
+    "data.cache": _at_least(0),
+    "data.max_share": ("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "data.workers": _at_least(0),
+    "model.decoder_channels": _at_least(1),
+    "model.neck_options.scale": ("positive, or learned", lambda value: value == "learned" or 0 < value < math.inf),
+    "model.neck_options.initial_scale": _POSITIVE,
+    "model.neck_options.kernel_size": ("odd and positive", lambda value: value > 0 and value % 2 == 1),
+    "model.neck_options.dilation": _at_least(1),
+    "model.neck_options.groups": _at_least(1),
+    "model.neck_options.width": ("at least 1, or auto", lambda value: value == "auto" or value >= 1),
+    "training.epochs": _at_least(1),
+    "training.batch_size": _at_least(1),
+    "training.lr": _POSITIVE,
+    "training.encoder_lr": _at_least(0),
+    "training.neck_lr": _at_least(0),
+    "training.weight_decay": _at_least(0),
+    "training.warmup": _SHARE,
+    "training.clip": ("positive", lambda value: value > 0),
+    "training.ema": ("at least 0 and below 1", lambda value: 0 <= value < 1),
+    "training.class_weights": (
+        "numbers of at least 0, one of them positive",
+        lambda value: isinstance(value, str) or (all(0 <= weight < math.inf for weight in value) and any(value)),
+    ),
+    "training.aux_weight": _at_least(0),
+    "training.validate_every": _at_least(1),
+    "training.checkpoint_every": _at_least(1),
+}
+"""What the type of a value does not say, by its key: in words, and as a test. None, where a type has it, fits."""
+
+
+def check(node: Any, where: str) -> None:
+    """Raise UsageError for a field of the dataclass ``node`` that is out of its range; ``where`` precedes its name."""
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        words, fits = _LIMITS.get(where + field.name, ("", None))
+        if fits is None or value is None:
+            continue
+        try:
+            good = fits(value)
+        except (TypeError, IndexError):  # made in Python, where nothing looked at its type
+            good = False
+        if not good:
+            raise UsageError(f"{where}{field.name} must be {words}, found {said(value)}")
+
+
+def said(value: Any) -> str:
+    """Return a value as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

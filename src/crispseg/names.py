@@ -1,0 +1,26 @@
+"""The words that a configuration may hold, as types, and names that become paths. No torch: the command reads them.
+
+Not here: what a word stands for; each is defined where its functions are.
+"""
+
+import re
+import unicodedata
+from typing import Literal
+
+SimilarityName = Literal["charbonnier", "gaussian", "cosine", "one"]
+SIMILARITY: SimilarityName = "one"
+"""S of a neck, unless one is asked for: the difference alone, level with the best S but on one data set (docs/results.md)."""
+Place = Literal["head", "encoder"]
+Side = Literal["output", "input"]
+Normalise = Literal["imagenet", "none"]
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a name that somebody else chose stays inside the folder that it is joined to, and is a plain one.
+
+    >>> [stays_inside(name) for name in ("val", "city/a.b", "../x", "/etc", "a/../b", "c:x", "a\\nb", "")]
+    [True, True, False, False, False, False, False, False]
+    """
+    parts = re.split(r"[/\\]", name)
+    plain = not any(unicodedata.category(letter) == "Cc" for letter in name)
+    return plain and not {"", ".", ".."}.intersection(parts) and not re.match(r"[A-Za-z]:", name)
