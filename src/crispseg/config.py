@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from crispseg.errors import DataError, UsageError, nearest
-from crispseg.files import write_text
+from crispseg.files import write_bytes
 from crispseg.models.attaching.graft import Side
 from crispseg.models.build import Placement
 from crispseg.models.refined import Guide
@@ -245,7 +245,12 @@ def read_tree(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def write(config: Config, path: str | os.PathLike[str]) -> None:
     """Write the resolved config, every default spelled out."""
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
+    write_bytes(path, encode(config))
+
+
+def encode(config: Config) -> bytes:
+    """Return the file that :func:`write` writes."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False).encode()
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ Not here: exceptions about tensors (wrong shape, wrong dtype); those are plain V
 """
 
 import difflib
+import re
 import textwrap
 from collections.abc import Iterable
 
@@ -49,3 +50,17 @@ def in_a_line(error: Exception) -> str:
     'ValueError'
     """
     return textwrap.shorten(str(error), 200, placeholder=" …") or type(error).__name__
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory, of the CPU or of a GPU, did not suffice: each library says it its own way.
+
+    >>> is_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> is_memory(RuntimeError("shapes do not fit"))
+    False
+    """
+    words = "can't allocate memory|not enough memory|out of memory|bad_alloc|could not create a (primitive|memory)"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and re.search(words, str(error), re.IGNORECASE) is not None
+    )

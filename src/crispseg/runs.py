@@ -8,6 +8,8 @@
     model.safetensors   the weights to use (the best on the validation split, moving average if there is one)
     metrics.json        validation metrics of those weights
     factory.py          a copy of model.factory's file, if the network is the user's own
+    data.json           the samples of both splits, with the sizes of their files
+    manifest.json       which files are the run's, and their checksums
 
 **A run folder is data.** Weights and settings are read, never run, so a folder from elsewhere is safe to open. A
 network of the user's own needs its code, which is run only if the caller names the file: ``load_run(path, factory=…)``.
@@ -29,10 +31,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crispseg import config as configs
+from crispseg import manifest
 from crispseg.config import Config
 from crispseg.data import ClassSet, read_classes
 from crispseg.errors import DataError, UsageError, in_a_line
-from crispseg.files import write_json, write_text
 from crispseg.models import SegmentationNetwork, build_model
 from crispseg.models.factory import read_code
 from crispseg.models.user import user_model
@@ -75,6 +77,7 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
         what = "no such folder" if not path.is_dir() else f"it has no {', no '.join(missing)}"
         hint = "; its training has not finished: crispseg train --resume" if missing == ["model.safetensors"] else ""
         raise UsageError(f"{path} is not a run folder: {what}{hint}")
+    manifest.check(path, *FILES, CODE)
     config = configs.read(path / "config.yaml")
     classes = read_classes(path / "classes.json")
     model = make_model(_with_code(config, path, factory), len(classes.names), pretrained=False)
@@ -120,12 +123,6 @@ def make_model(config: Config, num_classes: int, *, pretrained: bool | str | Non
     )
 
 
-def keep_code(config: Config, path: Path) -> None:
-    """Copy the file of ``model.factory``, if the config has one, into the run folder ``path``."""
-    if config.model.factory is not None:
-        write_text(path / CODE, read_code(config.model.factory))
-
-
 def check_code(config: Config, path: Path) -> None:
     """Raise UsageError if the file of ``model.factory`` is not the one that the run in ``path`` was started with."""
     if config.model.factory is not None and read_code(config.model.factory) != (path / CODE).read_text():
@@ -150,11 +147,6 @@ def environment() -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
-
-
-def write_environment(path: Path) -> None:
-    """Write ``environment.json`` of the run folder ``path``."""
-    write_json(path / "environment.json", environment())
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -25,7 +25,7 @@ from crispseg.evaluation.counts import SUFFIX
 from crispseg.evaluation.sources import MASKS, predict_label
 from crispseg.ops.semantic_difference.flops import FLOPS
 from crispseg.runs import FILES, check_code, load_run, parameter_count
-from crispseg.training import train
+from crispseg.training import check_data, train
 
 Kind = Literal["run", "masks", "config", "counts"]
 KINDS_OF_FILES: dict[str, Kind] = {".yaml": "config", ".yml": "config", SUFFIX: "counts"}
@@ -115,6 +115,7 @@ def train_contender(contender: Contender, seeds: Sequence[int], root: str | None
             raise UsageError(f"{folder} holds a run of another config; choose another --out")
         if finished:
             check_code(seeded, folder)
+            check_data(seeded, folder)
         else:
             train(seeded, folder, resume=(folder / "config.yaml").is_file())
         folders.append(folder)
