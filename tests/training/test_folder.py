@@ -1,11 +1,11 @@
 """The run folder: held by one process, no file of anybody else's in it, and the data that it was started with."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
-import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -59,16 +59,23 @@ def everything(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def _hold(folder, held):
+    with locks.hold(folder):
+        held.set()
+        time.sleep(600)
+
+
 def test_a_folder_in_which_another_process_trains_is_refused(cut, capsys):
     before = everything(cut)
-    hold = "import sys, crispseg.locks as l\nwith l.hold(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, str(cut)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout.readline() == "held\n"
-        error = refused(["train", "--resume", str(cut)], capsys)
-        assert f"{cut} is in use by process {other.pid} on " in error
-        other.kill()
+    fork = multiprocessing.get_context("fork")
+    held = fork.Event()
+    other = fork.Process(target=_hold, args=(cut, held), daemon=True)
+    other.start()
+    held.wait(60)
+    error = refused(["train", "--resume", str(cut)], capsys)
+    assert f"{cut} is in use by process {other.pid} on " in error
+    other.kill()
+    other.join()
     assert {name: data for name, data in everything(cut).items() if name != locks.NAME} == before
     assert main(["train", "--resume", str(cut)]) == 0  # the lock went with its process
     assert not (cut / locks.NAME).exists()

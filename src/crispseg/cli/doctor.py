@@ -11,12 +11,12 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
 from crispseg.data.doctor import Diagnosis, examine
 from crispseg.errors import UsageError
 from crispseg.files import write_json
+from crispseg.progress import track
 
 
 def add_arguments(parser: Any) -> None:
@@ -73,5 +73,4 @@ def _table(diagnosis: Diagnosis) -> Table:
 
 
 def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
-    console = Console(stderr=True)
-    return track(items, total=total, description="reading", console=console, disable=not console.is_terminal)
+    return track(items, "reading", total)

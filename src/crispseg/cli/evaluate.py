@@ -9,9 +9,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from crispseg.cli._prediction import add_model, add_prediction, pair, prediction_of
 from crispseg.cli._tables import evaluation_tables, show
 from crispseg.data import find_samples
@@ -30,6 +27,7 @@ from crispseg.evaluation.counts import SUFFIX
 from crispseg.files import write_json
 from crispseg.metrics.boundary_f import TOLERANCES
 from crispseg.metrics.trimap import RADII
+from crispseg.progress import track
 from crispseg.runs import environment, load_run
 
 
@@ -86,9 +84,8 @@ def settings_of(arguments: Any) -> Settings:
 
 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
-    """A progress bar on stderr, silent when that is no terminal."""
-    console = Console(stderr=True)
-    return track(items, description=what, console=console, disable=not console.is_terminal)
+    """How far ``what`` is, on stderr."""
+    return track(items, what, len(items))
 
 
 def run(arguments: Any) -> int:

@@ -9,11 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from crispseg.cli._prediction import add_model, add_prediction, prediction_of
 from crispseg.inference import Input, predict_files
+from crispseg.progress import track
 from crispseg.runs import load_run
 
 
@@ -24,7 +22,9 @@ def add_arguments(parser: Any) -> None:
     add_model(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the masks")
     parser.add_argument("--overlay", action="store_true", help="also write OUT/overlays/NAME.jpg: image and classes")
-    parser.add_argument("--overwrite", action="store_true", help="replace masks that another run wrote to OUT")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace masks of OUT that another run wrote, or of other pictures"
+    )
     add_prediction(parser)
 
 
@@ -52,5 +52,4 @@ def run(arguments: Any) -> int:
 
 
 def _progress(pictures: Sequence[Input]) -> Iterable[Input]:
-    console = Console(stderr=True)
-    return track(pictures, description="predicting", console=console, disable=not console.is_terminal)
+    return track(pictures, "predicting", len(pictures))
