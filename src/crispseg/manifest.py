@@ -31,13 +31,16 @@ class Manifest:
         if os.path.lexists(path):
             self.sums = _read(path)
 
-    def claim(self, names: Iterable[str]) -> None:
-        """List ``names`` as the run's. UsageError, before anything is written, if one is there and is not listed."""
+    def claim(self, names: Iterable[str], *, who: str = "run") -> None:
+        """List ``names`` as ours. UsageError, before anything is written, if one is there and is not listed.
+
+        ``who``: what writes here, for the message.
+        """
         names = list(names)
         for name in names:
             if name not in self.sums and os.path.lexists(self.folder / name):
                 raise UsageError(
-                    f"{self.folder / name} is there already, and no run wrote it; choose another folder for the run"
+                    f"{self.folder / name} is there already, and no {who} wrote it; choose another folder for the {who}"
                 )
         self.sums |= {name: self.sums.get(name, []) for name in names}
         self._save()
@@ -64,8 +67,13 @@ class Manifest:
                     )
 
     def remove(self) -> None:
-        """Remove every file that is listed, and the manifest itself."""
-        for name in [*self.sums, NAME]:
+        """Remove every file and folder that is listed, and the manifest itself."""
+        self.clear()
+        (self.folder / NAME).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove every file and folder that is listed; they stay ours."""
+        for name in self.sums:
             path = self.folder / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
