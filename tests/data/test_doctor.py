@@ -101,7 +101,7 @@ def test_reading_processes_do_not_outlive_an_interrupt_and_one_that_is_killed_is
             raise KeyboardInterrupt
         yield from items
 
-    error, message = {"interrupted": (KeyboardInterrupt, ""), "killed": (CrispsegError, "memory ran out")}[end]
+    error, message = {"interrupted": (KeyboardInterrupt, None), "killed": (CrispsegError, "memory ran out")}[end]
     with pytest.raises(error, match=message):
         examine(sound, workers=1, track=track)
     for worker in workers:

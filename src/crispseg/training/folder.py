@@ -22,7 +22,6 @@ from crispseg.manifest import Manifest, check
 CHECKPOINTS = "checkpoints"
 DATA = "data.json"
 WRITTEN = ("config.yaml", "environment.json", "classes.json", DATA, "log.csv", "metrics.json", "model.safetensors")
-READ = ("config.yaml", "environment.json", "classes.json", DATA, runs.CODE)
 CHECKED = (f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt")
 Facts = dict[str, Any]
 
@@ -41,7 +40,7 @@ def opened(config: Config, out: Path, *, resume: bool) -> Iterator[Manifest]:
             _check_run(config, out, resume)
             manifest = Manifest(out)
             if resume:
-                manifest.check(*READ, *CHECKED)
+                manifest.check(*WRITTEN, runs.CODE, *CHECKED)
             else:
                 code = [] if config.model.factory is None else [runs.CODE]
                 manifest.claim([*WRITTEN, *code, CHECKPOINTS, "tensorboard"])
@@ -107,6 +106,7 @@ def _check_run(config: Config, out: Path, resume: bool) -> None:
     if resume:
         if not there:
             raise UsageError(f"{out} is not a run folder: it has no config.yaml")
+        check(out, "config.yaml", runs.CODE)
         other = configs.differences(configs.read(out / "config.yaml"), config)
         if other:
             raise UsageError(f"{out} was trained with another config ({'; '.join(other)}); resume with its own")
