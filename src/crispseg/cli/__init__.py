@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from crispseg import machine
 from crispseg._version import __version__
 from crispseg.errors import CrispsegError, UsageError, nearest
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _dispatch(words)
+        return _dispatch(words, own=True) if argv is None else _dispatch(words)
     except CrispsegError as error:
         if debug:
             raise
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], *, own: bool = False) -> int:
+    """``own``: the process is the command's, so its threads and its Ctrl-C are too."""
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else 2
@@ -69,7 +71,10 @@ def _dispatch(words: list[str]) -> int:
     parser = make_parser(prog=f"crispseg {name}", description=module.__doc__)
     module.add_arguments(parser)
     prepare = getattr(module, "prepare", list)
-    return int(module.run(parser.instantiate(parser.parse_args(prepare(rest)))))
+    arguments = parser.instantiate(parser.parse_args(prepare(rest)))
+    if own:
+        machine.start(computes=name != "doctor")
+    return int(module.run(arguments))
 
 
 def _help() -> str:

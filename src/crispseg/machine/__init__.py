@@ -1,9 +1,9 @@
-"""The command's share of the machine: how many threads it computes on, from what it may use and what is free.
+"""The command on its machine: how many threads it computes on, from what it may use and what is free.
 
 Only the command asks (``crispseg.cli``); a library leaves the number of threads to its caller. A user's own settings,
 ``OMP_NUM_THREADS`` and its kin, win. torch is not imported here: what is chosen has to be set before it is.
 
-Not here: how threads wait for each other while a command runs (``waiting``).
+Not here: how threads wait for each other while a command runs (``waiting``), and Ctrl-C (``interrupt``).
 """
 
 import os
@@ -57,13 +57,27 @@ def choose(cores: int, quota: float | None, free: float | None) -> Share:
     return Share(threads=threads, passive=quota is not None and quota < cores, why=why)
 
 
+def start(*, computes: bool) -> None:
+    """What a command does before its work: see to Ctrl-C and, if it ``computes``, take its share and say so."""
+    from crispseg.machine import interrupt, waiting
+
+    interrupt.watch()
+    if not computes:
+        return
+    share = settle()
+    if share is not None:
+        print(f"crispseg: {share}", file=sys.stderr)
+    if not any(is_users(name) for name in WAITING):
+        waiting.watch()
+
+
 def settle(environ: MutableMapping[str, str] = os.environ) -> Share | None:
     """Choose for this process and set it; None where the user's own setting stands.
 
     To be called before torch is loaded; takes :data:`SECONDS`. If torch is loaded already, its number of threads is
     set and how they wait is left alone.
     """
-    if any(environ.get(name) and environ[name] != _ours.get(name) for name in THREADS):
+    if any(is_users(name, environ) for name in THREADS):
         return None
     usable = cores()
     share = choose(len(usable), quota(), free_cores(usable))
