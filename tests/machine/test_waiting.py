@@ -1,4 +1,4 @@
-"""How threads wait: on a busy machine they stop to spin, on a free one they spin again. Told by processor time alone."""
+"""How threads wait: on a busy machine they stop to spin, on a free one they spin again. Told by processor time."""
 
 import os
 import subprocess
