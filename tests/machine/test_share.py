@@ -144,28 +144,24 @@ def test_a_torch_that_is_loaded_already_is_told(simulated, monkeypatch):
 
 def test_only_a_process_that_is_the_command_takes_its_share(monkeypatch, tmp_path):
     started = []
-    monkeypatch.setattr(machine, "start", lambda **kind: started.append(kind))
+    monkeypatch.setattr(machine, "start", lambda: started.append(True))
+    monkeypatch.setattr("crispseg.machine.interrupt.watch", lambda: None)
     words = ["predict", "--run", str(tmp_path), "x.png", "--out", str(tmp_path)]
     assert cli.main(words) == 2
     assert started == []
-    for name, kind in (("predict", True), ("doctor", False)):
-        words = words if name == "predict" else ["doctor", str(tmp_path / "nowhere")]
-        monkeypatch.setattr(sys, "argv", ["crispseg", *words])
-        assert cli.main() != 0
-        assert started.pop() == {"computes": kind}
-    for words in (["--help"], ["predict", "--nonsense"]):
+    monkeypatch.setattr(sys, "argv", ["crispseg", *words])
+    assert cli.main() == 2
+    assert started.pop()
+    for words in (["--help"], ["predict", "--nonsense"], ["doctor", str(tmp_path / "nowhere")]):
         monkeypatch.setattr(sys, "argv", ["crispseg", *words])
         cli.main()
         assert started == []
 
 
 def test_a_start_says_one_line(simulated, monkeypatch, capsys):
-    monkeypatch.setattr("crispseg.machine.interrupt.watch", lambda: None)
     monkeypatch.setattr("crispseg.machine.waiting.watch", lambda: None)
     for name in (*machine.THREADS, *machine.WAITING):
         monkeypatch.setenv(name, "")  # and put back what it was
-    machine.start(computes=True)
+    machine.start()
     said = "crispseg: 2 threads (2 cores, the quota of this container); OMP_NUM_THREADS=N takes another number\n"
     assert capsys.readouterr().err == said
-    machine.start(computes=False)
-    assert capsys.readouterr().err == ""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from crispseg import machine
 from crispseg._version import __version__
 from crispseg.errors import CrispsegError, UsageError, nearest
+from crispseg.machine import interrupt
 
 COMMANDS = {
     "train": "train a segmenter from a config",
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
+        if argv is None:
+            interrupt.watch()
         return _dispatch(words, own=True) if argv is None else _dispatch(words)
     except CrispsegError as error:
         if debug:
@@ -72,8 +75,8 @@ def _dispatch(words: list[str], *, own: bool = False) -> int:
     module.add_arguments(parser)
     prepare = getattr(module, "prepare", list)
     arguments = parser.instantiate(parser.parse_args(prepare(rest)))
-    if own:
-        machine.start(computes=name != "doctor")
+    if own and name != "doctor":
+        machine.start()
     return int(module.run(arguments))
 
 

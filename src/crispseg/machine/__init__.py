@@ -57,13 +57,10 @@ def choose(cores: int, quota: float | None, free: float | None) -> Share:
     return Share(threads=threads, passive=quota is not None and quota < cores, why=why)
 
 
-def start(*, computes: bool) -> None:
-    """What a command does before its work: see to Ctrl-C and, if it ``computes``, take its share and say so."""
-    from crispseg.machine import interrupt, waiting
+def start() -> None:
+    """What a command that computes does first: take its share, say so in a line, see to how threads wait."""
+    from crispseg.machine import waiting
 
-    interrupt.watch()
-    if not computes:
-        return
     share = settle()
     if share is not None:
         print(f"crispseg: {share}", file=sys.stderr)
