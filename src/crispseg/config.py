@@ -16,7 +16,7 @@ import yaml
 
 from crispseg import typed
 from crispseg.errors import UsageError
-from crispseg.files import write_text
+from crispseg.files import write_bytes
 from crispseg.limits import check, idle_keys, idle_why, said
 from crispseg.names import SIMILARITY, Normalise, Place, Side, SimilarityName
 
@@ -262,7 +262,7 @@ def _named(path: str | os.PathLike[str], reading: Callable[[], Any]) -> Any:
 
 def write(config: Config, path: str | os.PathLike[str]) -> None:
     """Write the resolved config, every default spelled out."""
-    write_text(path, to_yaml(config))
+    write_bytes(path, to_yaml(config).encode())
 
 
 def to_yaml(config: Config) -> str:

@@ -4,6 +4,7 @@ Not here: exceptions about tensors (wrong shape, wrong dtype); those are plain V
 """
 
 import difflib
+import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable
@@ -72,4 +73,18 @@ def _shown(letter: str) -> str:
         f"\\x{code - 0xDC00:02x}"
         if 0xDC80 <= code <= 0xDCFF
         else letter.encode("unicode_escape", "surrogatepass").decode()
+    )
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory, of the CPU or of a GPU, did not suffice: each library says it its own way.
+
+    >>> is_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> is_memory(RuntimeError("shapes do not fit"))
+    False
+    """
+    words = "can't allocate memory|not enough memory|out of memory|bad_alloc|could not create a (primitive|memory)"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and re.search(words, str(error), re.IGNORECASE) is not None
     )

@@ -8,6 +8,8 @@
     model.safetensors   the weights to use (the best on the validation split, moving average if there is one)
     metrics.json        validation metrics of those weights
     factory.py          a copy of model.factory's file, if the network is the user's own
+    data.json           the samples of both splits, with the sizes of their files
+    manifest.json       which files are the run's, and their checksums
 
 **A run folder is data.** Weights and settings are read, never run, and nothing that they name is fetched, so a folder
 from elsewhere is safe to open. A network of the user's own needs its code, which is run only if the caller names the
@@ -30,10 +32,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from crispseg import config as configs
+from crispseg import manifest
 from crispseg.config import Config, ModelConfig
 from crispseg.data import ClassSet, read_classes
 from crispseg.errors import DataError, UsageError, in_a_line
-from crispseg.files import write_json, write_text
 from crispseg.models import SegmentationNetwork, build_model
 from crispseg.models.factory import read_code
 from crispseg.models.hosts.published import nothing_fetched
@@ -77,6 +79,7 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
         what = "no such folder" if not path.is_dir() else f"it has no {', no '.join(missing)}"
         hint = "; its training has not finished: crispseg train --resume" if missing == ["model.safetensors"] else ""
         raise UsageError(f"{path} is not a run folder: {what}{hint}")
+    manifest.check(path, *FILES, CODE)
     config = configs.read(path / "config.yaml")
     classes = read_classes(path / "classes.json")
     with nothing_fetched():
@@ -128,12 +131,6 @@ def _build(m: ModelConfig, num_classes: int, pretrained: bool | str) -> Segmenta
     )
 
 
-def keep_code(config: Config, path: Path) -> None:
-    """Copy the file of ``model.factory``, if the config has one, into the run folder ``path``."""
-    if config.model.factory is not None:
-        write_text(path / CODE, read_code(config.model.factory))
-
-
 def check_code(config: Config, path: Path) -> None:
     """Raise UsageError if the file of ``model.factory`` is not the one that the run in ``path`` was started with."""
     if config.model.factory is not None and read_code(config.model.factory) != (path / CODE).read_text():
@@ -158,11 +155,6 @@ def environment() -> dict[str, Any]:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
-
-
-def write_environment(path: Path) -> None:
-    """Write ``environment.json`` of the run folder ``path``."""
-    write_json(path / "environment.json", environment())
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -1,6 +1,10 @@
 """The doctor finds every illness in a data set that has just that one, and a sound set is called sound."""
 
 import json
+import multiprocessing
+import re
+import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from PIL import Image
 
 from crispseg.cli import main
 from crispseg.data.doctor import examine
-from crispseg.errors import DataError, UsageError
+from crispseg.errors import CrispsegError, DataError, UsageError
 
 
 def regions(seed=0, size=(24, 32), values=(0, 1, 2)):
@@ -78,6 +82,32 @@ def test_the_table_counts_pixels_images_and_borders(sound):
         "images": 0.0,
         "border": 0.0,
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["interrupted", "killed"])
+def test_reading_processes_do_not_outlive_an_interrupt_and_one_that_is_killed_is_told(sound, end):
+    """A terminal's Ctrl-C goes to all of them: they hold it back, so that nothing but one line is printed."""
+    workers = []
+
+    def track(items, total):
+        workers.extend(multiprocessing.active_children())
+        for worker in workers:
+            status = Path(f"/proc/{worker.pid}/status").read_text()
+            assert int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16) & 1 << signal.SIGINT - 1
+            if end == "killed":
+                worker.kill()
+        if end == "interrupted":
+            raise KeyboardInterrupt
+        yield from items
+
+    error, message = {"interrupted": (KeyboardInterrupt, None), "killed": (CrispsegError, "memory ran out")}[end]
+    with pytest.raises(error, match=message):
+        examine(sound, workers=1, track=track)
+    for worker in workers:
+        worker.join(60)
+    assert [worker.exitcode for worker in workers] == [-signal.SIGKILL]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.slow

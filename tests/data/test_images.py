@@ -1,5 +1,6 @@
 """Pictures from anywhere: every format, every accident, and never an exception that is not a DataError."""
 
+import os
 import struct
 import zlib
 
@@ -136,3 +137,32 @@ def test_a_damaged_file_gives_a_picture_or_a_data_error(tmp_path_factory, data, 
     else:
         named = image.dtype == torch.uint8 and image.shape[0] == 3
     assert named
+
+
+@pytest.mark.parametrize("suffix", ["tiff", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_a_turned_picture_is_that_which_it_is_read_with(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(colours((20, 30))).save(tmp_path / f"a.{suffix}", exif=exif)
+    assert image_size(tmp_path / f"a.{suffix}") == tuple(read_image(tmp_path / f"a.{suffix}").shape[1:])
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe.png: expected a file, found a device, pipe or socket"):
+        read_image(tmp_path / "pipe.png")
+
+
+def test_a_loop_of_links_and_a_lack_of_memory_are_called_so(tmp_path, monkeypatch):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(DataError, match=r"loop.png: cannot be read \(Too many levels of symbolic links\)"):
+        read_image(tmp_path / "loop.png")
+    Image.fromarray(colours()).save(tmp_path / "a.png")
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(np, "array", full)
+    with pytest.raises(DataError, match=r"a.png: 9×6 pixels need more memory than there is"):
+        read_image(tmp_path / "a.png")

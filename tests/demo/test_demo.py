@@ -7,6 +7,7 @@ import re
 import pytest
 from PIL import Image
 
+from crispseg import demo
 from crispseg.cli import demo as command
 from crispseg.cli import main
 from crispseg.demo import Budget, run_demo
@@ -71,13 +72,23 @@ def test_the_command_on_a_users_folder_in_place_of_an_earlier_demo(tiny, out, sc
 
 
 def test_a_folder_that_no_demo_wrote_is_left_alone(tiny, tmp_path, capsys):
-    treasure = tmp_path / "run_sdn" / "thesis.txt"
-    treasure.parent.mkdir()
-    treasure.write_text("mine")
-    assert main(["demo", "--out", str(tmp_path)]) == 2
-    assert "run_sdn is there and was not written by a demo" in capsys.readouterr().err
-    assert treasure.read_text() == "mine"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run_sdn"]
+    """Not even a run of one's own by that name, a data set by the name of data, or a page."""
+    for name, inside in (("run_sdn", "config.yaml"), ("data", "classes.json"), ("report.html", None)):
+        out = tmp_path / f"with {name}"
+        treasure = out / name / inside if inside else out / name
+        treasure.parent.mkdir(parents=True)
+        treasure.write_text("mine")
+        assert main(["demo", "--out", str(out)]) == 2
+        assert f"{name} is there already, and no demo wrote it" in capsys.readouterr().err
+        assert treasure.read_text() == "mine"
+        assert sorted(path.name for path in out.iterdir()) == [name]
+
+
+def test_what_was_measured_is_not_lost_with_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "write_page", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_demo(tmp_path / "out", budget=TINY)
+    assert set(json.loads((tmp_path / "out" / "metrics.json").read_text())["runs"]) == {"none", "sdn"}
 
 
 def test_a_root_that_is_no_data_set_is_an_error(tiny, tmp_path, capsys):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crispseg.errors import UsageError
 from crispseg.inference import expand
-from crispseg.inference.inputs import _distinct
+from crispseg.inference.inputs import _distinct, _numbered
 
 
 @pytest.fixture
@@ -63,6 +63,34 @@ def test_then_their_suffix(tree):
 def test_names_are_always_distinct_whatever_the_file_system(paths):
     result = _distinct([(Path(path), Path(path).stem) for path in paths])
     assert len({name.casefold() for name in result}) == len(paths)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["abAB_1", "a_1", "a_1_1", "A_1", "a_2"]) | st.text("a_12", min_size=1), max_size=9))
+def test_numbers_do_not_collide_with_names_that_end_in_one(names):
+    result = _numbered(names)
+    assert len({name.casefold() for name in result}) == len(names)
+    assert all(new.startswith(name) for new, name in zip(result, names))
+
+
+def test_inputs_of_three_folders_whose_names_collide_with_a_fourth(tree):
+    words = ["1/p/q/x.png", "2/p/q/x.png", "p_q_x_png_1.jpg"]
+    assert len(set(names(*words))) == 3
+
+
+def test_links_to_folders_lead_to_a_picture_once(tree):
+    """A loop too. A link to a file is a picture of its own."""
+    Path("photos/deep/loop").symlink_to("../deep")
+    Path("again").symlink_to("photos")
+    Path("photos/deep/link.webp").symlink_to("c.webp")
+    assert names("photos/deep/**/*.webp") == ["c", "link"]
+    assert len(names("photos", "again")) == 5
+
+
+def test_an_empty_word_is_not_the_folder_one_is_in(tree):
+    for word in ("", " "):
+        with pytest.raises(UsageError, match="found an empty word"):
+            expand([word])
 
 
 def test_a_missing_file_is_kept_to_be_named_later(tree):

@@ -14,11 +14,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from crispseg import CrispsegError, UsageError
+from crispseg import CrispsegError, UsageError, manifest
 from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
 from crispseg.runs import load_run
-from crispseg.training import checkpoint, loop, train
+from crispseg.training import loop, train
 
 SMALL = [
     "--data.crop", "[32,32]", "--data.workers", "0", "--model.pretrained", "false", "--model.decoder_channels", "16",
@@ -50,6 +50,7 @@ def whole_run(scenes, tmp_path_factory):
 def test_the_run_folder_holds_what_a_result_depends_on(whole_run):
     names = {str(path.relative_to(whole_run)) for path in whole_run.rglob("*") if path.is_file()}
     expected = {"config.yaml", "environment.json", "classes.json", "log.csv", "model.safetensors", "metrics.json"}
+    expected |= {"data.json", "manifest.json"}
     assert expected | {"checkpoints/last.pt", "checkpoints/best.pt"} <= names
     assert any(name.startswith("tensorboard/events") for name in names)
     config = yaml.safe_load((whole_run / "config.yaml").read_text())
@@ -100,19 +101,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(scenes, whole_run
     assert (out / "log.csv").read_text() == (whole_run / "log.csv").read_text()
 
 
+STARTED = 4  # files that a run writes at its start: environment, data, classes, config
+
+
 @pytest.mark.parametrize("cut", [1, 2, 4])
 def test_a_run_killed_between_two_files_of_a_checkpoint_goes_on(scenes, whole_run, tmp_path, cut, monkeypatch):
-    out, real_write, count = tmp_path / "cut", checkpoint.write_bytes, 0
+    out, real_write, count = tmp_path / "cut", manifest.write_bytes, 0
 
     def write(*arguments):
         nonlocal count
         count += 1
-        if count > cut:
+        if count > STARTED + cut:
             raise KeyboardInterrupt
         real_write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_bytes", write)
+        patch.setattr(manifest, "write_bytes", write)
         assert main(command(scenes, out, "--model.place", "head")) == 130
     assert main(["train", "--resume", str(out)]) == 0
     ours, theirs = load_file(out / "model.safetensors"), load_file(whole_run / "model.safetensors")
@@ -276,6 +280,7 @@ def test_a_checkpoint_of_another_version_is_named(whole_run, tmp_path, change, c
     state = torch.load(last, weights_only=True)
     change(state)
     torch.save(state, last)
+    (out / "manifest.json").unlink()  # a run of that version has none
     before = last.read_bytes()
     assert main(["train", "--resume", str(out)]) == 1
     error = capsys.readouterr().err
@@ -295,7 +300,7 @@ def test_a_run_folder_that_is_not_one(tmp_path, whole_run):
         load_run(tmp_path)
 
 
-def test_a_bad_file_is_named_and_what_was_written_stays(scenes, tmp_path, capsys):
+def test_a_bad_file_is_named_and_once_mended_the_same_command_trains(scenes, tmp_path, capsys):
     root = tmp_path / "data"
     for path in scenes.rglob("*"):
         if path.is_file():
@@ -303,11 +308,15 @@ def test_a_bad_file_is_named_and_what_was_written_stays(scenes, tmp_path, capsys
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     bad = root / "images" / "train" / "train_0003.png"
-    bad.write_bytes(bad.read_bytes()[:200])
-    assert main(command(root, tmp_path / "run", "--data.workers", "1")) == 1
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:200])
+    words = command(root, tmp_path / "run", "--data.workers", "1", "--training.checkpoint_every", "9")
+    assert main(words) == 1
     error = capsys.readouterr().err
     assert str(bad) in error and error.count("\n") == 1
-    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert not (tmp_path / "run").exists()
+    bad.write_bytes(whole)
+    assert main([*words, "--training.epochs", "1"]) == 0
 
 
 def _same(a, b):

@@ -8,8 +8,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from crispseg import machine
 from crispseg._version import __version__
 from crispseg.errors import CrispsegError, UsageError, nearest, printable
+from crispseg.machine import interrupt
 
 COMMANDS = {
     "train": "train a segmenter from a config",
@@ -32,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        return _dispatch(words)
+        if argv is None:
+            interrupt.watch()
+        return _dispatch(words, own=True) if argv is None else _dispatch(words)
     except CrispsegError as error:
         if debug:
             raise
@@ -58,7 +62,8 @@ def say(text: object) -> None:
     print(printable(text))
 
 
-def _dispatch(words: list[str]) -> int:
+def _dispatch(words: list[str], *, own: bool = False) -> int:
+    """``own``: the process is the command's, so its threads and its Ctrl-C are too."""
     if not words or words[0] in ("-h", "--help"):
         print(_help())
         return 0 if words else 2
@@ -71,7 +76,10 @@ def _dispatch(words: list[str]) -> int:
     from crispseg.cli._parser import Parser
 
     module = importlib.import_module(f"crispseg.cli.{name}")
-    return int(module.run(Parser(name, module.__doc__, module.flags()).read(rest)))
+    arguments = Parser(name, module.__doc__, module.flags()).read(rest)
+    if own and name != "doctor":
+        machine.start()
+    return int(module.run(arguments))
 
 
 def _help() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crispseg.cli._parser import Flag, path, whole
 from crispseg.errors import printable
+from crispseg.progress import track
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,8 +95,4 @@ def _table(diagnosis: "Diagnosis") -> "Table":
 
 
 def _progress(items: Iterable[Any], total: int) -> Iterable[Any]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(items, total=total, description="reading", console=console, disable=not console.is_terminal)
+    return track(items, "reading", total)

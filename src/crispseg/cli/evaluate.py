@@ -14,6 +14,7 @@ from crispseg.cli import say
 from crispseg.cli._parser import Flag, path, positive, refuse_idle, whole
 from crispseg.cli._prediction import SIDE, model_flag, pair, prediction_flags, prediction_of
 from crispseg.errors import UsageError, printable
+from crispseg.progress import track
 
 RUN, MASKS = frozenset({"--run"}), frozenset({"--pred"})
 
@@ -178,13 +179,8 @@ def settings_of(arguments: Any) -> Any:
 
 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
-    """A progress bar on stderr, silent when that is no terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(items, description=escape(printable(what)), console=console, disable=not console.is_terminal)
+    """How far ``what`` is, on stderr."""
+    return track(items, printable(what), len(items))
 
 
 def run(arguments: Any) -> int:

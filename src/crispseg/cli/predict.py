@@ -13,6 +13,7 @@ from crispseg.cli import say
 from crispseg.cli._parser import Flag, path
 from crispseg.cli._prediction import model_flag, prediction_flags, prediction_of
 from crispseg.errors import UsageError, printable
+from crispseg.progress import track
 
 
 def flags() -> list[Flag]:
@@ -43,7 +44,7 @@ def flags() -> list[Flag]:
             group="output",
             switch=True,
             default=False,
-            help="replace masks that another run wrote to OUT",
+            help="replace masks of OUT that another run wrote, or of other pictures",
         ),
     ]
 
@@ -79,6 +80,4 @@ def run(arguments: Any) -> int:
 
 
 def _progress(pictures: Sequence[Any]) -> Iterable[Any]:
-    from crispseg.cli.evaluate import progress
-
-    return progress(pictures, "predicting")
+    return track(pictures, "predicting", len(pictures))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.errors import DataError
-from crispseg.files import write_json
+from crispseg.files import write_bytes
 
 Colour = tuple[int, int, int]
 EXAMPLE = '{"classes": ["background", "road"], "palette": [[0, 0, 0], [128, 64, 128]], "ignore_index": 255}'
@@ -85,8 +85,13 @@ def read_classes(path: str | os.PathLike[str]) -> ClassSet:
 
 def write_classes(path: str | os.PathLike[str], classes: ClassSet) -> None:
     """Write a ``classes.json`` that :func:`read_classes` gives back."""
+    write_bytes(path, encode_classes(classes))
+
+
+def encode_classes(classes: ClassSet) -> bytes:
+    """Return the file that :func:`write_classes` writes."""
     content = {"classes": classes.names, "palette": classes.palette, "ignore_index": classes.ignore_index}
-    write_json(path, content)
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def _from_json(content: Any) -> ClassSet:

@@ -6,6 +6,7 @@ have to be (``labels``).
 """
 
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 from torch import Tensor
 
-from crispseg.errors import DataError
+from crispseg.errors import DataError, is_memory
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"))
@@ -49,10 +50,9 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return (height, width) that :func:`read_image` will give, from the header alone. Raises as it does."""
     with open_picture(path, max_pixels=max_pixels) as picture:
-        # Pillow turns the size of a TIFF itself, or does not, as its version is: these are the file's own.
-        width, height = (
-            (picture.tag_v2[256], picture.tag_v2[257]) if isinstance(picture, TiffImageFile) else picture.size
-        )
+        width, height = picture.size
+        if isinstance(picture, TiffImageFile):  # its size is the upright one already in some versions of Pillow
+            width, height = picture.tag_v2[IMAGEWIDTH], picture.tag_v2[IMAGELENGTH]
         return (width, height) if exif_orientation(picture) in _TURNED else (height, width)
 
 
@@ -77,7 +77,11 @@ def exif_orientation(picture: Image.Image) -> int:
 @contextmanager
 def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open a picture whose header is checked; decoding happens inside the ``with``, where every failure is named."""
+    width = height = 0
     try:
+        kind = os.stat(path).st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # a pipe would be waited for
+            raise DataError(f"{path}: expected a file, found a device, pipe or socket")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata, and its own smaller pixel cap
             with Image.open(path, formats=FORMATS) as picture:
@@ -98,6 +102,10 @@ def open_picture(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) 
     except UnidentifiedImageError:
         raise DataError(f"{path}: expected {_formats()}, found {_look_at(Path(path))}") from None
     except Exception as error:  # decoders raise all kinds of things at damaged files
+        if isinstance(error, OSError) and error.strerror:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        if is_memory(error):
+            raise DataError(f"{path}: {width}×{height} pixels need more memory than there is") from error
         raise DataError(f"{path}: damaged or cut short ({str(error) or type(error).__name__})") from error
 
 

@@ -5,7 +5,6 @@ Not here: which images (``images``), the numbers (``measurement``), the operator
 """
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +18,14 @@ from crispseg.data import SegmentationDataset, find_samples
 from crispseg.demo.images import gather
 from crispseg.demo.measurement import measure
 from crispseg.demo.page import write_page, write_picture
-from crispseg.errors import UsageError
 from crispseg.files import write_json
+from crispseg.locks import hold
+from crispseg.manifest import Manifest
 from crispseg.runs import environment, load_run, parameter_count
 from crispseg.training import train
 
 NECKS = ("none", "sdn")
+WRITTEN = ("report.html", "metrics.json", "demo.webp")
 NAMES = {"none": "without SDN", "sdn": "with SDN"}
 
 
@@ -74,16 +75,22 @@ def run_demo(
     Raises
     ------
     UsageError
-        ``out`` holds something that no demo wrote.
+        ``out`` holds something that no demo wrote where the demo writes, or another process works in it.
     DataError
         A file of the data set is not what it has to be.
     """
     started, out = time.monotonic(), Path(out)
-    data, folders = out / "data", {neck: out / f"run_{neck}" for neck in NECKS}
-    _clear(data, "classes.json")
-    for folder in folders.values():
-        _clear(folder, "config.yaml")
+    with hold(out):
+        manifest = Manifest(out)
+        manifest.claim([*WRITTEN, "data", *(f"run_{neck}" for neck in NECKS)], who="demo")
+        manifest.clear()
+        return _run(out, root, seed, budget, say, started)
 
+
+def _run(
+    out: Path, root: Path | None, seed: int, budget: Budget, say: Callable[[str], None], started: float
+) -> dict[str, Any]:
+    data, folders = out / "data", {neck: out / f"run_{neck}" for neck in NECKS}
     counts = {"train": budget.train, "val": budget.val, "test": budget.test}
     with _told(say, 1, "painting scenes" if root is None else f"choosing images of {root}"):
         split, size = gather(data, root, counts=counts, seed=seed, size=budget.size)
@@ -99,12 +106,12 @@ def run_demo(
     about = _about(root, configs, test) | {
         "parameters": {neck: parameter_count(r.model) for neck, r in trained.items()}
     }
+    about["seconds"] = round(time.monotonic() - started, 1)
+    metrics = {"runs": {neck: results[neck].scores | _cost(folders[neck]) for neck in NECKS}, **about}
+    write_json(out / "metrics.json", metrics)  # before the pictures: what was measured is not lost with them
     with _told(say, 5, "drawing the report"):
-        about["seconds"] = round(time.monotonic() - started, 1)
         write_page(out / "report.html", test, trained, results, about)
         write_picture(out / "demo.webp", test, results)
-    metrics = {"runs": {neck: results[neck].scores | _cost(folders[neck]) for neck in NECKS}, **about}
-    write_json(out / "metrics.json", metrics)
     return metrics
 
 
@@ -162,15 +169,6 @@ def _about(root: Path | None, configs: dict[str, Config], test: SegmentationData
 
 def _cost(folder: Path) -> dict[str, Any]:
     return {"training_seconds": json.loads((folder / "metrics.json").read_text())["seconds"]}
-
-
-def _clear(folder: Path, mark: str) -> None:
-    """Remove what an earlier demo left in ``folder``, recognised by the file ``mark``; anything else is not ours."""
-    if not folder.exists():
-        return
-    if not (folder / mark).is_file():
-        raise UsageError(f"{folder} is there and was not written by a demo; choose another --out")
-    shutil.rmtree(folder)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 from crispseg.data import SegmentationDataset
 from crispseg.evaluation.suite import suite
 from crispseg.inference import predict_logits, seen_size
+from crispseg.progress import track
 from crispseg.runs import Run
 
 
@@ -30,7 +31,7 @@ def measure(run: Run, data: SegmentationDataset) -> Measurement:
     predictions: list[Tensor] = []
 
     def maps() -> Iterator[tuple[str, Tensor, Tensor]]:
-        for index in range(len(data)):
+        for index in track(range(len(data)), "evaluating", len(data)):
             item = data[index]
             image = item["image"]
             size = seen_size((image.shape[-2], image.shape[-1]), run.config.data.size)

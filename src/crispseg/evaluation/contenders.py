@@ -136,7 +136,7 @@ def train_contender(contender: Contender, seeds: Sequence[int], root: str | None
 
     A run that is finished is used again, one that was cut off goes on; ``root`` replaces the config's data.root.
     """
-    from crispseg.training import train  # imports lightning, which only a training needs
+    from crispseg.training import check_data, train  # imports lightning, which only a training needs
 
     config = contender_config(contender, root)
     folders = []
@@ -148,6 +148,7 @@ def train_contender(contender: Contender, seeds: Sequence[int], root: str | None
             raise UsageError(f"{folder} holds a run of another config; choose another --out")
         if finished:
             check_code(seeded, folder)
+            check_data(seeded, folder)
         else:
             train(seeded, folder, resume=(folder / "config.yaml").is_file())
         folders.append(folder)

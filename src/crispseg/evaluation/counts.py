@@ -9,7 +9,9 @@ Not here: measuring (``suite``), comparing (``compare``).
 import dataclasses
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,12 @@ from crispseg.evaluation.suite import Evaluation, Settings
 from crispseg.files import write_bytes
 
 SUFFIX = ".npz"
+DAMAGED = (
+    *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What reading raises at a file with flipped bits: of zip (an encrypted file, a method unknown), of zlib, of numpy."""
+
 FORMAT = 1
 
 
@@ -62,7 +70,7 @@ def read_counts(path: str | Path) -> Evaluation:
         if about["format"] != FORMAT:
             raise ValueError(f"format {FORMAT} is what this version reads, found {about['format']}")
         return _evaluation(about, {name: torch.from_numpy(array) for name, array in arrays.items()})
-    except (OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise DataError(
             f"{path}: expected a counts file, as crispseg evaluate --counts writes it, found none ({in_a_line(error)})"
         ) from error

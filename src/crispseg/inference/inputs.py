@@ -4,6 +4,7 @@ No picture is opened here.
 """
 
 import glob
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -29,16 +30,23 @@ def expand(words: Sequence[str | Path]) -> list[Input]:
     A folder means every picture below it, by suffix, and its folders are kept in the names. A pattern (``*``, ``?``,
     ``[…]``, and ``**`` for any folders) is expanded if no file has that very name. Any other word is taken for a file,
     there or not: whether it can be read turns out later. Where names would collide, those inputs get more of their
-    path, then their suffix, and then a number.
+    path, then their suffix, and then a number. A picture that several paths lead to, over links to folders, is one.
 
-    Raises ``UsageError`` if a folder holds no picture or a pattern matches none.
+    Raises ``UsageError`` if a folder holds no picture, a pattern matches none, or a word is empty.
     """
-    chosen: dict[str, tuple[Path, str]] = {}
+    chosen: dict[Path, tuple[Path, str]] = {}
     for word in words:
+        if not str(word).strip():
+            raise UsageError("expected files, folders or patterns, found an empty word; for this folder write a dot")
         for path, name in _expand_word(Path(word)):
-            chosen.setdefault(os.path.abspath(path), (path, name))
+            chosen.setdefault(identity(path), (path, name))
     pictures = list(chosen.values())
     return [Input(path, name) for (path, _), name in zip(pictures, _distinct(pictures), strict=True)]
+
+
+def identity(path: Path) -> Path:
+    """The one path to this file that every link to a folder leads to; a link to a file stays a file of its own."""
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def _expand_word(word: Path) -> list[tuple[Path, str]]:
@@ -65,27 +73,35 @@ def _stem(path: Path) -> str:
 
 
 def _distinct(inputs: list[tuple[Path, str]]) -> list[str]:
-    """Rename only what collides, in three steps; comparison ignores case, as some file systems do."""
+    """Rename only what collides, in steps; comparison ignores case, as some file systems do."""
     names = [name for _, name in inputs]
-    for rename in (_longer, _with_suffix, _numbered):
+    for rename in (_longer, _with_suffix):
         taken = Counter(name.casefold() for name in names)
         if len(taken) == len(names):
             break
         names = [
-            rename(path, i) if taken[name.casefold()] > 1 else name
-            for i, ((path, _), name) in enumerate(zip(inputs, names, strict=True))
+            rename(path) if taken[name.casefold()] > 1 else name for (path, _), name in zip(inputs, names, strict=True)
         ]
-    return names
+    return _numbered(names)
 
 
-def _longer(path: Path, _: int) -> str:
+def _numbered(names: list[str]) -> list[str]:
+    """Append to every name that came before the first number that makes it a new one."""
+    taken, seen = {name.casefold() for name in names}, set[str]()
+    result = []
+    for name in names:
+        if name.casefold() in seen:
+            name = next(new for i in itertools.count(1) if (new := f"{name}_{i}").casefold() not in taken)
+            taken.add(name.casefold())
+        seen.add(name.casefold())
+        result.append(name)
+    return result
+
+
+def _longer(path: Path) -> str:
     parts = [part for part in path.absolute().with_suffix("").parts[1:] if part != ".."]
     return "_".join(parts[-3:])
 
 
-def _with_suffix(path: Path, i: int) -> str:
-    return f"{_longer(path, i)}_{path.suffix.lstrip('.')}"
-
-
-def _numbered(path: Path, i: int) -> str:
-    return f"{_with_suffix(path, i)}_{i}"
+def _with_suffix(path: Path) -> str:
+    return f"{_longer(path)}_{path.suffix.lstrip('.')}"

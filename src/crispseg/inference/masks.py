@@ -1,9 +1,10 @@
 """``predict_files``: a mask for every picture, and one bad picture stops nothing.
 
-Not here: which pictures are meant (``inputs``) and what the network says of one (``logits``).
+Not here: which pictures are meant (``inputs``), what the network says of one (``logits``), and which files may be
+replaced (``record``).
 """
 
-import json
+import errno
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crispseg.data import ClassSet, encode_label, read_image, write_classes
-from crispseg.errors import DataError, UsageError
-from crispseg.files import write_bytes, write_json
+from crispseg.errors import DataError, is_memory
+from crispseg.files import write_bytes
+from crispseg.inference import record
 from crispseg.inference.inputs import Input, expand
 from crispseg.inference.logits import Size, predict_logits
 from crispseg.inference.overlay import overlay as draw_overlay
 
-RECORD = "predictions.json"
+JPEG_SIDE = 65500  # pixels; the format has no more
 Track = Callable[[Sequence[Input]], Iterable[Input]]
 
 
@@ -57,8 +59,8 @@ def predict_files(
     inputs
         Files, folders and glob patterns; see :func:`crispseg.inference.expand` for the names.
     source
-        Who predicts, e.g. the run folder. It is kept in ``out/predictions.json``; masks there are replaced by the same
-        source only, unless ``overwrite``.
+        Who predicts, e.g. the run folder. It is kept in ``out/predictions.json`` with the picture that each mask is of;
+        masks there are replaced by the same source for the same picture only, unless ``overwrite``.
     overlay
         Also write ``out/overlays/NAME.jpg``: the picture with the classes on it.
     size
@@ -69,33 +71,37 @@ def predict_files(
     options
         ``window``, ``stride``, ``scales`` and ``flip`` of :func:`predict_logits`.
 
-    A picture that cannot be read, or is too large for the device's memory, is left out and told of in the outcome.
-    Raises ``UsageError``, before anything is written, if a mask would replace an input or a file that ``source`` did
-    not write.
+    A picture that cannot be read, is too large for the device's memory, or has too long a name, is left out and told of
+    in the outcome. Raises ``UsageError``, before anything is written, if a mask would replace an input, a file that no
+    prediction wrote (whatever ``overwrite`` says), or one that ``source`` did not write for this picture.
     """
     out = Path(out)
     pictures = expand(inputs)
-    _check_targets(pictures, out, source, overwrite)
-    write_classes(out / "classes.json", classes)
+    if record.claim(out, pictures, classes, source, overlay=overlay, overwrite=overwrite):
+        write_classes(out / record.CLASSES, classes)
     model = model.to(device).eval()
     outcome = Outcome([], [])
     for picture in track(pictures):
         try:
             image = read_image(picture.path)
             label = _predict(model, image, size, device, options)
+            target = out / record.mask(picture)
+            write_bytes(target, encode_label(label, classes))
+            outcome.written.append(target)
+            if overlay:
+                write_bytes(out / record.overlay(picture), _overlay(picture, image, label, classes))
         except DataError as error:
             outcome.failed.append(error)
-            continue
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not is_memory(error):
+                raise
             height, width = image.shape[-2:]
             message = f"{picture.path}: {width}×{height} pixels are too many for {device}; use a sliding window"
             outcome.failed.append(DataError(message))
-            continue
-        target = _mask(out, picture)
-        write_bytes(target, encode_label(label, classes))
-        outcome.written.append(target)
-        if overlay:
-            write_bytes(_overlay(out, picture), _jpeg(draw_overlay(image, label, classes)))
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            outcome.failed.append(DataError(f"{picture.path}: its name is too long for a mask's; rename the picture"))
     return outcome
 
 
@@ -117,49 +123,15 @@ def _predict(model: nn.Module, image: Tensor, size: Size | None, device: Any, op
     return logits.argmax(0).to("cpu", torch.uint8)
 
 
-def _mask(out: Path, picture: Input) -> Path:
-    return out / f"{picture.name}.png"
-
-
-def _overlay(out: Path, picture: Input) -> Path:
-    return out / "overlays" / f"{picture.name}.jpg"
-
-
-def _jpeg(image: Tensor) -> bytes:
+def _overlay(picture: Input, image: Tensor, label: Tensor, classes: ClassSet) -> bytes:
+    height, width = image.shape[-2:]
+    if max(height, width) > JPEG_SIDE:
+        raise DataError(
+            f"{picture.path}: its mask is written, but {width}×{height} pixels are too many for an overlay, a JPEG "
+            f"of at most {JPEG_SIDE} on a side"
+        )
+    drawn = draw_overlay(image, label, classes).permute(1, 2, 0).contiguous().numpy()
     buffer = BytesIO()
     # Subsampled colour would blur what is shown of the borders.
-    Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=92, subsampling=0)
+    Image.fromarray(drawn).save(buffer, "JPEG", quality=92, subsampling=0)
     return buffer.getvalue()
-
-
-def _check_targets(pictures: list[Input], out: Path, source: str, overwrite: bool) -> None:
-    """Refuse to replace what is not ours; then record what will be written, first, so that a kill leaves the record."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out}: expected a folder to write to, found a file")
-    targets = {_mask(out, picture) for picture in pictures} | {_overlay(out, picture) for picture in pictures}
-    originals = {picture.path.resolve() for picture in pictures}
-    for target in sorted(targets):
-        if target.resolve() in originals:
-            raise UsageError(f"{target} is itself an input, and would be replaced by its mask; choose another --out")
-    record = out / RECORD
-    before = _read_record(record)
-    ours = set(before["masks"]) if before["source"] == source else set()
-    new = {picture.name for picture in pictures}
-    for picture in pictures:
-        target = _mask(out, picture)
-        if target.exists() and picture.name not in ours and not overwrite:
-            by = f"; {record} says that {before['source']} wrote masks there" if before["source"] else ""
-            raise UsageError(
-                f"{target} is there already, and not by {source}{by}; choose another --out, or --overwrite"
-            )
-    write_json(record, {"source": source, "masks": sorted(ours | new)})
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {"source": str(content["source"]), "masks": [str(name) for name in content["masks"]]}
-    except FileNotFoundError:
-        return {"source": "", "masks": []}
-    except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not a record of predictions ({error}); choose another --out") from error

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from crispseg.errors import DataError
-from crispseg.files import write_bytes
+from crispseg.manifest import Manifest
 
 State = dict[str, Any]
 
 
-def save(state: State, *paths: Path) -> None:
-    """Write ``state`` (tensors, numbers, strings and containers of them) to each path."""
+def save(state: State, manifest: Manifest, *names: str) -> None:
+    """Write ``state`` (tensors, numbers, strings and containers of them) under each name, with its checksum."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    for path in paths:
-        write_bytes(path, buffer.getbuffer())
+    for name in names:
+        manifest.write(name, buffer.getbuffer())
 
 
 def load(path: Path) -> State:

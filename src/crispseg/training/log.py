@@ -1,4 +1,4 @@
-"""What a training says while it runs: ``log.csv``, TensorBoard, and a progress bar where there is a terminal.
+"""What a training says while it runs: ``log.csv``, TensorBoard, and how far it is.
 
 The rows travel in the checkpoint, so the log of a resumed run has no gap and no line twice.
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from crispseg.files import write_text
+from crispseg.progress import Ticker
 
 Row = dict[str, float | None]
 """A number by its name, the step first; None where there was nothing to measure."""
@@ -38,6 +39,7 @@ class Log:
             disable=not console.is_terminal,
         )
         self.task = self.progress.add_task("training", total=total, said="")
+        self.ticker = Ticker("training", total, start=start)
 
     def __enter__(self) -> "Log":
         self.progress.start()
@@ -48,8 +50,12 @@ class Log:
         self.board.close()
 
     def advance(self, step: int, loss: float) -> None:
-        """Move the progress bar to ``step``."""
-        self.progress.update(self.task, completed=step, said=f"loss {loss:.3f}")
+        """Move the progress bar to ``step``; without a terminal, a line now and then."""
+        said = f"loss {loss:.3f}"
+        if self.progress.disable:
+            self.ticker.at(step, said)
+        else:
+            self.progress.update(self.task, completed=step, said=said)
 
     def write(self, step: int, **values: float | None) -> None:
         """Keep a row; ``log.csv`` is rewritten whole. None is an empty cell."""

@@ -7,6 +7,8 @@ Not here: the run folder's layout (``crispseg.runs``), evaluation on test data (
 """
 
 import contextlib
+import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,23 +16,27 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from crispseg import config as configs
-from crispseg import runs
+from crispseg import machine, runs
 from crispseg.config import Config
-from crispseg.data import write_classes
-from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line
-from crispseg.files import write_bytes, write_json
+from crispseg.data import ClassSet
+from crispseg.data.classes import encode_classes
+from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line, is_memory
 from crispseg.losses import Criterion
+from crispseg.manifest import Manifest
+from crispseg.models.factory import read_code
 from crispseg.models.hosts.published import nothing_fetched
-from crispseg.training import checkpoint, optimisation, sources
+from crispseg.training import checkpoint, folder, optimisation, sources
 from crispseg.training.log import Log
 from crispseg.training.memory import keep_freed_memory
 from crispseg.training.order import mix
 from crispseg.training.validation import TOLERANCES, validate
 
+LAST, BEST = folder.CHECKED
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -42,17 +48,18 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        ``out`` holds a run already, or (resuming) none or one of another config; the config asks for the impossible.
+        ``out`` holds a run already, or files that no run wrote, or another process works in it; or (resuming) it holds
+        none, or one of another config or other data; the config asks for the impossible.
     DataError
         A file of the data set or of the run is not what it has to be.
     CrispsegError
-        The loss or the gradient is not finite: names the step and the samples. Checkpoints stay as they were.
+        The loss or the gradient is not finite: names the step and the samples. Checkpoints stay as they were. Or memory
+        did not suffice, or a loader process was killed.
     """
     out = Path(out)
     _check(config)
-    _open_folder(config, out, resume)
-    with contextlib.nullcontext() if resume else _nothing_left_behind(out):
-        return _train(config, out, resume=resume)
+    with folder.opened(config, out, resume=resume) as manifest, _told(), _threads(out if resume else None):
+        return _train(config, out, manifest, resume=resume)
 
 
 def check(config: Config) -> None:
@@ -63,15 +70,18 @@ def check(config: Config) -> None:
     sources.weights_of_classes(config, train_set)
 
 
-def _train(config: Config, out: Path, *, resume: bool) -> dict[str, Any]:
+def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> dict[str, Any]:
     fabric = _fabric(config)
     if fabric.device.type == "cpu":
         keep_freed_memory()
     t = config.training
     train_set, val_set = sources.data_sets(config.data)
+    facts = folder.data_facts(config)
+    if resume:
+        folder.check_data(config, out, facts)
     steps = -(-t.epochs * len(train_set) // t.batch_size)
 
-    last = out / "checkpoints" / "last.pt"
+    last = out / LAST
     resume = resume and last.is_file()  # killed before the first checkpoint: start again
     torch.manual_seed(config.seed)
     with nothing_fetched() if resume else contextlib.nullcontext():
@@ -98,10 +108,7 @@ def _train(config: Config, out: Path, *, resume: bool) -> dict[str, Any]:
                 f"go on with the version that environment.json names, or start again ({in_a_line(error)})"
             ) from error
     else:
-        runs.write_environment(out)
-        runs.keep_code(config, out)
-        write_classes(out / "classes.json", train_set.classes)
-        configs.write(config, out / "config.yaml")
+        _start(config, manifest, train_set.classes, facts)
 
     validations = {
         min(steps, -(-e * len(train_set) // t.batch_size)) for e in range(1, t.epochs + 1) if e % t.validate_every == 0
@@ -135,8 +142,19 @@ def _train(config: Config, out: Path, *, resume: bool) -> dict[str, Any]:
             if done in validations or done % t.checkpoint_every == 0:
                 state |= {"step": done, "seconds": time.monotonic() - started, "log": log.rows}
                 state |= _capture(model, average, optimizer, fabric)
-                checkpoint.save(state, *([last.with_name("best.pt")] if best else []), last)  # last says best is there
-    return _finish(out, state, model, steps)
+                names = (*((BEST,) if best else ()), LAST)  # last says that best is there
+                checkpoint.save(state, manifest, *names)
+    return _finish(out, manifest, state, model, steps)
+
+
+def _start(config: Config, manifest: Manifest, classes: ClassSet, facts: folder.Facts) -> None:
+    """Write what a new run is; the config comes last, since by it a folder is a run that can be resumed."""
+    manifest.write("environment.json", _json(runs.environment()))
+    if config.model.factory is not None:
+        manifest.write(runs.CODE, read_code(config.model.factory).encode())
+    manifest.write(folder.DATA, _json(facts))
+    manifest.write("classes.json", encode_classes(classes))
+    manifest.write("config.yaml", configs.to_yaml(config).encode())
 
 
 def _step(
@@ -158,12 +176,12 @@ def _step(
     return loss.item()
 
 
-def _finish(out: Path, state: checkpoint.State, model: nn.Module, steps: int) -> dict[str, Any]:
+def _finish(out: Path, manifest: Manifest, state: checkpoint.State, model: nn.Module, steps: int) -> dict[str, Any]:
     """Write the weights of the best validation and ``metrics.json``."""
-    best = checkpoint.load(out / "checkpoints" / "best.pt")
+    best = checkpoint.load(out / BEST)
     weights = best["average"] if best["average"] is not None else best["model"]
     own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}  # tied ones too
-    write_bytes(out / "model.safetensors", save(own))
+    manifest.write("model.safetensors", save(own))
     metrics = {
         "steps": steps,
         "best_step": state["best_step"],
@@ -171,7 +189,7 @@ def _finish(out: Path, state: checkpoint.State, model: nn.Module, steps: int) ->
         "seconds": round(state["seconds"], 1),
         "parameters": runs.parameter_count(model),
     }
-    write_json(out / "metrics.json", metrics)
+    manifest.write("metrics.json", _json(metrics))
     return metrics
 
 
@@ -194,49 +212,61 @@ def _restore(state: checkpoint.State, model: nn.Module, average: Any, optimizer:
     fabric.strategy.precision.load_state_dict(state["precision"])
 
 
-def _open_folder(config: Config, out: Path, resume: bool) -> None:
-    there = (out / "config.yaml").is_file()
-    if not resume and there:
-        raise UsageError(f"{out} already holds a run; resume it with --resume {out}, or choose another folder")
-    if resume:
-        if not there:
-            raise UsageError(f"{out} is not a run folder: it has no config.yaml")
-        other = configs.differences(configs.read(out / "config.yaml"), config)
-        if other:
-            raise UsageError(f"{out} was trained with another config ({'; '.join(other)}); resume with its own")
-        runs.check_code(config, out)
-
-
-@contextlib.contextmanager
-def _nothing_left_behind(out: Path) -> Iterator[None]:
-    """A start that fails before the first checkpoint takes away what it wrote: the mended command can be given again.
-
-    An interrupted one (Ctrl-C, a kill) leaves its folder, and can be resumed.
-    """
-    there = set(out.rglob("*")) if out.is_dir() else None
-    try:
-        yield
-    except Exception:
-        if not (out / "checkpoints" / "last.pt").is_file():
-            new = [path for path in out.rglob("*") if there is None or path not in there]
-            for path in sorted(new, reverse=True):  # what is inside a folder before the folder
-                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-            if there is None and out.is_dir():
-                out.rmdir()
-        raise
-
-
 def _check(config: Config) -> None:
     t = config.training
+    if (processes := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
+        raise UsageError(
+            f"training is for one process and one device so far, but WORLD_SIZE is {processes}, and each process "
+            "would train the whole run; start it without torchrun (or unset WORLD_SIZE)"
+        )
     if t.precision == "fp16" and (t.accelerator == "cpu" or not torch.cuda.is_available()):
         raise UsageError("training.precision fp16 needs a GPU (none is used here); on a CPU use bf16 or fp32")
 
 
 def _fabric(config: Config) -> Fabric:
     t = config.training
-    fabric = Fabric(accelerator=t.accelerator, devices=1, precision=PRECISIONS[t.precision])  # type: ignore[arg-type]
+    fabric = Fabric(
+        accelerator=t.accelerator,
+        devices=1,
+        precision=PRECISIONS[t.precision],  # type: ignore[arg-type]
+        plugins=LightningEnvironment(),  # one process, whatever SLURM's variables say of the job
+    )
     fabric.launch()
     return fabric
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turn what the machine did to a training into a line that says what helps."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if "DataLoader worker" in str(error):
+            raise CrispsegError(
+                f"a loader process is gone ({in_a_line(error)}); most often memory, or shared memory in a container, "
+                "ran out: take fewer data.workers (0: none), a smaller data.cache, or docker --shm-size"
+            ) from error
+        if is_memory(error):
+            raise CrispsegError(
+                f"training ran out of memory ({in_a_line(error)}); take a smaller training.batch_size or data.crop"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _threads(resumed: Path | None) -> Iterator[None]:
+    """Compute a resumed run on as many threads as before, since their number changes bits; a user's own number wins."""
+    before = torch.get_num_threads()
+    recorded = None if resumed is None or machine.is_users("OMP_NUM_THREADS") else folder.recorded_threads(resumed)
+    torch.set_num_threads(recorded or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
 class _Mean:

@@ -6,9 +6,12 @@ command's work.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from crispseg.data.doctor.facts import ImageFacts, LabelFacts, class_of, image_f
 from crispseg.data.doctor.findings import Finding, SplitFacts, about_classes, about_files, about_values, pixels_of
 from crispseg.data.layouts import Layout, choose_layout, guess_layout
 from crispseg.data.samples import without_partner
-from crispseg.errors import DataError
+from crispseg.errors import CrispsegError, DataError
 
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 Task = tuple[str, str, str, Path, ClassSet | None, tuple[int, ...] | None]
@@ -114,15 +117,48 @@ def _read(layout: Layout, root: Path, classes: ClassSet | None, workers: int | N
     with ExitStack() as stack:
         results: Iterable[Facts] = map(_look, tasks)
         if workers:
-            context = multiprocessing.get_context("spawn")
-            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=context))
-            results = pool.map(_look, tasks, chunksize=16)
+            results = stack.enter_context(_in_processes(tasks, workers))
         for (name, _, key, *_), facts in zip(tasks, track(results, len(tasks)), strict=True):
             if isinstance(facts, ImageFacts):
                 splits[name].images[key] = facts
             else:
                 splits[name].labels[key] = facts
     return list(splits.values())
+
+
+@contextmanager
+def _in_processes(tasks: Sequence[Task], workers: int) -> Iterator[Iterable[Facts]]:
+    """Look at files in other processes. Left early, by Ctrl-C or an error, they are ended, not waited for."""
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    try:
+        with _interrupts_held_back():
+            results = pool.map(_look, tasks, chunksize=16)
+        yield results
+    except BaseException as error:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise CrispsegError(
+                "a process that reads files was killed, most often because memory ran out; --workers 1 takes least"
+            ) from error
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes that are started here never see Ctrl-C, which a terminal sends to all; this one sees it afterwards."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _look(task: Task) -> Facts:

@@ -1,0 +1,119 @@
+"""``predictions.json``: which files of a folder predictions wrote, who wrote each, and of which picture it is.
+
+By it a prediction knows what it may replace. Not here: writing masks (``masks``).
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from crispseg.data import ClassSet, read_classes
+from crispseg.errors import DataError, UsageError, in_a_line
+from crispseg.files import sweep, write_json
+from crispseg.inference.inputs import Input, identity
+
+NAME = "predictions.json"
+CLASSES = "classes.json"
+Entry = dict[str, str | None]
+"""``by``: the source that wrote the file; ``of``: the picture, None if it is not known or the file is of none."""
+
+
+def mask(picture: Input) -> str:
+    """The name of a picture's mask."""
+    return f"{picture.name}.png"
+
+
+def overlay(picture: Input) -> str:
+    """The name of a picture's overlay."""
+    return f"overlays/{picture.name}.jpg"
+
+
+def claim(
+    out: Path, pictures: Sequence[Input], classes: ClassSet, source: str, *, overlay: bool, overwrite: bool
+) -> bool:
+    """Record what will be written to ``out``, and return whether ``classes.json`` is among it.
+
+    The record is written before any of it, so that a kill leaves it; what killed writers left behind is removed. Raises
+    ``UsageError`` if something that may not be replaced is there: see :func:`crispseg.inference.predict_files`.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out}: expected a folder to write to, found a file")
+    new = _new(pictures, source, overlay)
+    before = read(out / NAME)
+    originals = {identity(picture.path): picture.path for picture in pictures}
+    originals |= {Path(os.path.realpath(picture.path)): picture.path for picture in pictures}
+    for name, entry in new.items():
+        target = out / name
+        if {identity(target), Path(os.path.realpath(target))} & originals.keys():
+            raise UsageError(f"{target} is itself an input, and would be replaced by its mask; choose another --out")
+        if os.path.lexists(target):
+            _check(target, before.get(name), entry, before, overwrite)
+    own_classes = CLASSES in before or not os.path.lexists(out / CLASSES)
+    if own_classes:
+        new[CLASSES] = {"by": source, "of": None}
+    _check_classes(out / CLASSES, classes, own_classes, before, source, overwrite)
+    for folder in {(out / name).parent for name in new}:
+        sweep(folder)
+    write_json(out / NAME, {"files": dict(sorted((before | new).items()))})
+    return own_classes
+
+
+def read(path: Path) -> dict[str, Entry]:
+    """Read a record: the files and their entries; empty if there is none. UsageError if it is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if "masks" in content:  # of a version that kept the masks' names alone
+            names = [str(name) for name in content["masks"]]
+            files = [CLASSES, *(f"{name}.png" for name in names), *(f"overlays/{name}.jpg" for name in names)]
+            return {name: {"by": str(content["source"]), "of": None} for name in files}
+        return {
+            str(name): {"by": str(entry["by"]), "of": None if entry["of"] is None else str(entry["of"])}
+            for name, entry in content["files"].items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{path}: not a record of predictions ({in_a_line(error)}); choose another --out") from error
+
+
+def _new(pictures: Sequence[Input], source: str, with_overlays: bool) -> dict[str, Entry]:
+    kinds = (mask, overlay) if with_overlays else (mask,)
+    return {kind(p): {"by": source, "of": str(identity(p.path))} for p in pictures for kind in kinds}
+
+
+def _check(target: Path, old: Entry | None, new: Entry, record: dict[str, Entry], overwrite: bool) -> None:
+    if old is None:
+        others = sorted({str(entry["by"]) for entry in record.values()})
+        by = f"; {target.parent} holds masks, but not this one, by {', '.join(others)}" if others else ""
+        raise UsageError(f"{target} is there already, and no prediction wrote it{by}; choose another --out")
+    if overwrite:
+        return
+    if old["by"] != new["by"]:
+        raise UsageError(
+            f"{target} is there already, and not by {new['by']}; {NAME} says that {old['by']} wrote masks there; "
+            "choose another --out, or --overwrite"
+        )
+    if old["of"] not in (None, new["of"]):
+        raise UsageError(
+            f"{target} is of {old['of']}, and would be replaced by that of {new['of']}; predict both in one command, "
+            "which tells their names apart, or choose another --out, or --overwrite"
+        )
+
+
+def _check_classes(
+    path: Path, classes: ClassSet, own: bool, record: dict[str, Entry], source: str, overwrite: bool
+) -> None:
+    """A ``classes.json`` that says the same may stay; one that says something else is the meaning of other masks."""
+    if not os.path.lexists(path):
+        return
+    try:
+        if read_classes(path) == classes:
+            return
+    except DataError:
+        pass
+    if not own or not (overwrite or record[CLASSES]["by"] == source):
+        raise UsageError(
+            f"{path} is there already, with other classes than the run's, so masks there would be read wrongly; "
+            f"choose another --out{', or --overwrite' if own else ''}"
+        )
