@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from crispseg.data import train_transform
 from crispseg.runs import make_model
 
-VOID, CLASSES = 255, 3
+CLASSES, VOID = 3, 3
 
 
 @dataclasses.dataclass

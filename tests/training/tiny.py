@@ -35,11 +35,11 @@ def write_set(root, train=5, val=3, seed=0):
         for i in range(count):
             label = rng.choice(3, (size[0] // 8, size[1] // 8), p=(0.6, 0.3, 0.1)).repeat(8, 0).repeat(8, 1)
             noise = rng.integers(-60, 56, (*size, 3))
-            label_with_void = np.where(rng.random(size) < 0.1, 255, label)
+            label_with_void = np.where(rng.random(size) < 0.1, 3, label)
             for kind, pixels in (("images", colours[label] + noise), ("labels", label_with_void)):
                 (root / kind / split).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels.astype(np.uint8)).save(root / kind / split / f"{i}.png")
-    (root / "classes.json").write_text(json.dumps({"classes": ["a", "b", "c"]}))
+    (root / "classes.json").write_text(json.dumps({"classes": ["a", "b", "c"], "ignore_index": 3}))
     return root
 
 
