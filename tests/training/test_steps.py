@@ -18,7 +18,7 @@ OURS = {
     "decoder_channels": 8,
     "auxiliary": True,
     "pretrained": False,
-    "neck_options": NeckConfig(scale="learned", identity=False),
+    "neck_options": NeckConfig(similarity="charbonnier", scale="learned", identity=False),
     **FIRST_HEAD,
 }
 OPTIONS = {

@@ -50,7 +50,7 @@ def tiny_config(root, *, seed=3, data=None, model=None, **training):
     network = {
         "factory": f"{root}/tiny.py:Tiny",
         "at": "encoder",
-        "neck_options": NeckConfig(scale="learned", initial_scale=0.2, identity=False),
+        "neck_options": NeckConfig(similarity="charbonnier", scale="learned", initial_scale=0.2, identity=False),
     }
     usual = {"epochs": 2, "batch_size": 2, "lr": 0.01, "warmup": 0.4, "checkpoint_every": 1, "accelerator": "cpu"}
     return Config(
