@@ -1,9 +1,11 @@
-"""Images of any size: what a network answers is what it answers for the image with the mean colour below and beside."""
+"""What a network is given: the image normalised, and to sides that it takes with the mean colour below and beside."""
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models import ResNet18_Weights
 
 from crispseg import build_model
 from crispseg.models.user import UserModel
@@ -45,3 +47,33 @@ def test_a_users_network_is_given_the_same_padding(normalise):
         x = F.pad((images - model.mean) / model.std, (0, 14, 0, 31))
         logits = F.interpolate(model.net(x), size=(64, 64), mode="bilinear", align_corners=False)[..., :33, :50]
         torch.testing.assert_close(model(images), logits)
+
+
+def given(model, part, images):
+    """What ``part`` of the model is called with."""
+    seen = []
+    part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(images)
+    return seen[0]
+
+
+def normalised(images, mean, deviation):
+    return (images - torch.tensor(mean)[:, None, None]) / torch.tensor(deviation)[:, None, None]
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
+def test_an_encoder_is_given_images_normalised_as_it_was_trained(name):
+    images, published = torch.rand(2, 3, 32, 64), timm.get_pretrained_cfg(name)
+    model = build_model(name, "fcn", 5, neck="none", pretrained=False).eval()
+    torch.testing.assert_close(given(model, model.encoder, images), normalised(images, published.mean, published.std))
+
+
+def test_a_users_network_is_given_images_normalised_as_asked_for():
+    images, imagenet = torch.rand(2, 3, 32, 64), ResNet18_Weights.DEFAULT.transforms()
+    for normalise, expected in {
+        "imagenet": normalised(images, imagenet.mean, imagenet.std),
+        "none": images,
+    }.items():
+        model = UserModel(nn.Conv2d(3, 5, 1), 5, normalise=normalise)
+        torch.testing.assert_close(given(model, model.net, images), expected)

@@ -1,4 +1,4 @@
-"""What makes the controls comparable: the plain convolution is one, all start as ``Conv2d`` does, options are heeded."""
+"""What makes the controls comparable: the plain convolution is one, all start as ``Conv2d``, options are heeded."""
 
 import pytest
 import torch

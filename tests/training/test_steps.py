@@ -8,6 +8,7 @@ from by_hand import read_pictures, train_by_hand
 from tiny import tiny_config, write_set
 
 from crispseg.config import NeckConfig
+from crispseg.data import resize_image, resize_label
 from crispseg.training import train
 
 STEP = 0.01  # the learning rate of these runs, and with AdamW about the length of a weight's step
@@ -90,8 +91,11 @@ def test_every_option_is_what_it_is_by_hand(root, pictures, usual, tmp_path, opt
         assert max(distance(made.model, usual.model), distance(made.average, usual.average)) > 0.02 * STEP
 
 
-def test_augmented_pictures_are_those_of_the_datas_transform(root, pictures, tmp_path):
-    data = {"crop": (16, 24), "scale": (0.7, 1.4), "flip": 0.4, "jitter": 0.6, "max_share": 0.6}
+@pytest.mark.parametrize("size", [None, (26, 30)])
+def test_augmented_pictures_are_those_of_the_datas_transform(root, pictures, tmp_path, size):
+    data = {"crop": (16, 24), "scale": (0.7, 1.4), "flip": 0.4, "jitter": 0.6, "max_share": 0.6, "size": size}
+    if size is not None:
+        pictures = [(resize_image(image, size), resize_label(label, size)) for image, label in pictures]
     check(tiny_config(root, data=data), pictures, tmp_path / "run")
 
 
