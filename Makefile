@@ -15,6 +15,10 @@ test: $(VENV)/.installed-dev
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow"
 
+.PHONY: mutants
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/mutants/mutate.py --jobs 2 $(ONLY)
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

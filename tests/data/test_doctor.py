@@ -277,6 +277,73 @@ def test_plain_pictures_are_not_taken_for_copies(sound):
     assert examine(sound).findings == []
 
 
+def with_label(root, label):
+    """A set of one image and one label a split, both labels ``label``."""
+    make_folder_set(root, count=1, size=np.shape(label))
+    relabel(root, lambda _: np.array(label))
+    return root
+
+
+def steps_and_ramps(steps, ramps):
+    """One row with so many steps between labels, and so many ramps: 0 1 2, a label between those of both sides."""
+    row = [0, *[1, 2, 0] * ramps, *[1, 0] * steps]
+    return [row[: steps + 1]]
+
+
+@pytest.mark.parametrize(
+    ("steps", "ramps", "soft"), [(100, 10, False), (100, 11, True), (20, 6, False), (21, 6, True), (21, 2, False)]
+)
+def test_borders_are_soft_from_one_ramp_in_ten_steps_on_if_there_are_more_than_twenty(tmp_path, steps, ramps, soft):
+    root = with_label(tmp_path / "set", steps_and_ramps(steps, ramps))
+    assert ("soft_edges" in codes(root, "warning")) is soft
+
+
+@pytest.mark.parametrize(("pixels", "rare"), [(3, True), (4, False)])
+def test_a_class_is_rare_below_a_thousandth_of_the_valid_pixels(tmp_path, pixels, rare):
+    label = np.zeros((50, 100), np.uint8)
+    label[:10], label[20], label[30, :pixels] = 255, 1, 2  # of 5000 pixels 1000 are void
+    root = with_label(tmp_path / "set", label)
+    assert ("rare_class" in codes(root, "warning")) is rare
+
+
+@pytest.mark.parametrize(("pixels", "mostly"), [(2000, False), (2001, True)])
+def test_a_split_is_mostly_void_from_one_half_on(tmp_path, pixels, mostly):
+    label = np.repeat([0, 1, 2, 0], 1000).reshape(40, 100)
+    label.flat[:pixels] = 255
+    root = with_label(tmp_path / "set", label)
+    assert ("mostly_void" in codes(root, "warning")) is mostly
+
+
+@pytest.mark.parametrize(
+    ("other", "near"),
+    [
+        (lambda x: x + 3, True),
+        (lambda x: x - 3, True),
+        (lambda x: x + 3 + (np.arange(256) < 1).reshape(16, 16), False),
+        (lambda x: x + 6 * (np.arange(256) < 64).reshape(16, 16), True),  # 6 in a quarter, 0 elsewhere
+        (lambda x: x + 6 * (np.arange(256) < 65).reshape(16, 16), False),
+    ],
+)
+def test_pictures_are_near_copies_within_three_grey_levels(tmp_path, other, near):
+    root = with_label(tmp_path / "set", regions(size=(16, 16)))
+    grey = np.random.default_rng(0).integers(90, 150, (16, 16))
+    for split, pixels in (("train", grey), ("val", other(grey))):
+        (root / f"images/{split}/{split}_0.jpg").unlink()
+        save(root / f"images/{split}/{split}_0.png", np.stack([pixels] * 3, -1))
+    assert ("near_copies" in codes(root, "warning")) is near
+
+
+@pytest.mark.parametrize(("bright", "busy"), [(128, True), (127, False)])
+def test_pictures_of_a_contrast_below_six_grey_levels_are_too_plain_to_be_copies(tmp_path, bright, busy):
+    """256 pixels of 100 and 112: their deviation is 6 if there are as many of both, and less otherwise."""
+    root = with_label(tmp_path / "set", regions(size=(16, 16)))
+    grey = np.where(np.arange(256) < bright, 112, 100).reshape(16, 16)
+    for split, pixels in (("train", grey), ("val", grey + 1)):
+        (root / f"images/{split}/{split}_0.jpg").unlink()
+        save(root / f"images/{split}/{split}_0.png", np.stack([pixels] * 3, -1))
+    assert ("near_copies" in codes(root, "warning")) is busy
+
+
 def test_turned_photos_are_told_of(sound):
     exif = Image.Exif()
     exif[0x0112] = 3

@@ -65,6 +65,17 @@ def test_overlapping_windows_are_averaged_with_falling_weights():
     torch.testing.assert_close(z[0, 0], torch.tensor(expected))
 
 
+@pytest.mark.parametrize(
+    ("window", "half"), [((8, 6), (4, 3)), ((7, 5), (3, 2)), ((1, 30), (1, 15)), ((30, 1), (15, 1))]
+)
+def test_windows_overlap_by_half_if_nothing_else_is_asked_for(window, half):
+    model, image = contextual(), torch.rand(3, 19, 23)
+    found = predict_logits(model, image, window=window)
+    assert torch.equal(found, predict_logits(model, image, window=window, stride=half))
+    if min(window) > 1:
+        assert not torch.allclose(found, predict_logits(model, image, window=window, stride=window))
+
+
 def test_flip_averages_with_the_mirror_image():
     model, image = contextual(), torch.rand(3, 9, 12)
     mirrored = model(image[None].flip(-1)).flip(-1)
