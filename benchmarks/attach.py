@@ -23,7 +23,7 @@ import transformers as hf
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
-from benchmarks.measure import RESULTS, interleaved, medians, save
+from benchmarks.measure import RESULTS, calls, interleaved, medians, save, spread
 from crispseg import adapter_parameters, attach
 from experiments.table import replace_table
 
@@ -33,16 +33,18 @@ TESTS = {
     "transformers": "tests/models/test_attach_transformers.py",
     "torchvision": "tests/models/test_attach_torchvision.py",
 }
+Row = dict[str, Any]
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 def segformer_b0() -> nn.Module:
-    return hf.SegformerForSemanticSegmentation(hf.SegformerConfig(num_labels=CLASSES))  # the defaults are B0's
+    config = hf.SegformerConfig(num_labels=CLASSES)  # type: ignore[call-arg]
+    return hf.SegformerForSemanticSegmentation(config)  # the defaults are B0's
 
 
 def mask2former_swin_tiny() -> nn.Module:
-    backbone = hf.SwinConfig(out_features=STAGES)  # the defaults are tiny's
-    config = hf.Mask2FormerConfig(backbone_config=backbone, num_labels=CLASSES)
+    backbone = hf.SwinConfig(out_features=STAGES)  # type: ignore[call-arg]  # the defaults are tiny's
+    config = hf.Mask2FormerConfig(backbone_config=backbone, num_labels=CLASSES)  # type: ignore[call-arg]
     return hf.Mask2FormerForUniversalSegmentation(config)
 
 
@@ -74,12 +76,13 @@ def forward(model: nn.Module, image: Tensor) -> Any:
         return model(image)
 
 
-def measure(library: str, name: str, make: Callable[[], nn.Module], options: dict[str, Any]) -> dict:
+def measure(library: str, name: str, make: Callable[[], nn.Module], options: dict[str, Any], seconds: float) -> Row:
     """One row: millions of parameters, milliseconds."""
     image = torch.rand(1, 3, SIZE, SIZE)
     plain, refined = make().eval(), attach(make().eval(), **options)
-    calls = {"without": lambda: forward(plain, image), "with": lambda: forward(refined, image)}
-    found = medians(interleaved(calls, seconds=1.0, least=3, clock=time.process_time))
+    rivals = {"without": lambda: forward(plain, image), "with": lambda: forward(refined, image)}
+    times = interleaved(rivals, seconds=seconds, clock=time.process_time)
+    found = medians(times)
     return {
         "library": library,
         "host": name,
@@ -88,17 +91,18 @@ def measure(library: str, name: str, make: Callable[[], nn.Module], options: dic
         "neck_parameters": sum(p.numel() for p in adapter_parameters(refined)),
         "without_ms": 1e3 * found["without"],
         "with_ms": 1e3 * found["with"],
+        "calls": calls(times),
     }
 
 
-def read() -> list[dict]:
-    """The rows that were measured, in the order of HOSTS."""
+def read() -> list[Row]:
+    """The rows that were measured, in the order of HOSTS, but those that do not say of how many calls they are."""
     path = RESULTS / "attach.json"
     rows = json.loads(path.read_text())["rows"] if path.is_file() else []
-    return sorted((row for row in rows if key(row) in ORDER), key=lambda row: ORDER.index(key(row)))
+    return sorted((row for row in rows if key(row) in ORDER and "calls" in row), key=lambda row: ORDER.index(key(row)))
 
 
-def key(row: dict) -> tuple:
+def key(row: Row) -> tuple[Any, ...]:
     """What makes a row another row."""
     return row["library"], row["host"], tuple(row["options"].items())
 
@@ -106,7 +110,7 @@ def key(row: dict) -> tuple:
 ORDER = [(library, name, tuple(options.items())) for library, name, _, options in HOSTS]
 
 
-def table(rows: list[dict], where: dict) -> str:
+def table(rows: list[Row], where: Row) -> str:
     """The Markdown table, and where it was measured."""
     lines = [
         f"| library | model | neck | parameters, without → with | one {SIZE}×{SIZE} image, without → with | tested |",
@@ -128,7 +132,8 @@ def table(rows: list[dict], where: dict) -> str:
     return "\n".join(
         [
             *lines,
-            f"\nMedian processor time of interleaved calls on one thread; random weights, {CLASSES} classes. {at}.",
+            f"\nMedian processor time of {spread(row['calls'] for row in rows)} interleaved calls on one thread; "
+            f"random weights, {CLASSES} classes. {at}.",
         ]
     )
 
@@ -137,6 +142,7 @@ def main() -> None:
     """Measure, save, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="measure the rows whose library, model or options contain this")
+    parser.add_argument("--seconds", type=float, default=2.0, help="timing budget a row")
     parser.add_argument("--page", type=Path, help="measure nothing, write the table between the page's markers")
     arguments = parser.parse_args()
     if arguments.page is None:
@@ -144,7 +150,7 @@ def main() -> None:
         found = {key(row): row for row in read()} if arguments.only else {}
         for host in HOSTS:
             if arguments.only is None or arguments.only in f"{host[0]} {host[1]} {host[3]}":
-                row = measure(*host)
+                row = measure(*host, arguments.seconds)
                 found[key(row)] = row
                 save("attach", list(found.values()))
     if not read():

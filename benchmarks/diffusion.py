@@ -10,7 +10,7 @@ difference from SimpleITK's or medpy's picture where the scheme is the same. Not
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import medpy.filter.smoothing
 import numpy as np
@@ -18,12 +18,13 @@ import SimpleITK
 import torch
 from torch import Tensor
 
-from benchmarks.measure import interleaved, medians, save
+from benchmarks.measure import calls, interleaved, medians, save
 from crispseg.data.scenes import scene
 from crispseg.diffusion import perona_malik, solve
 from crispseg.diffusion.gradient import squared_central_norm
 
 CONDUCTANCE, STEP, KAPPA = 1.0, 0.125, 0.1
+Solver = Literal["explicit", "aos", "fed"]
 ITERATIONS = {512: 8, 4096: 2}
 
 
@@ -42,7 +43,7 @@ def like_itk(u: Tensor, iterations: int) -> Tensor:
     return u
 
 
-def ours(u: Tensor, iterations: int, *, solver: str = "explicit", step: float = STEP, **options: Any) -> Tensor:
+def ours(u: Tensor, iterations: int, *, solver: Solver = "explicit", step: float = STEP, **options: Any) -> Tensor:
     """``iterations`` steps of Perona–Malik with λ = κ."""
     return solve(u, perona_malik(KAPPA, **options), time=step * iterations, step=step, solver=solver)
 
@@ -98,12 +99,14 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for size in arguments.sizes:
         u, iterations = picture(size), ITERATIONS.get(size, 2)
-        times = medians(interleaved(rivals(u, iterations), seconds=arguments.seconds, least=2))
+        turns = interleaved(rivals(u, iterations), seconds=arguments.seconds)
+        times = medians(turns)
         per_iteration = {name: 1000 * seconds / iterations for name, seconds in times.items()}
         rows.append(
             {
                 "size": size,
                 "iterations": iterations,
+                "calls": calls(turns),
                 "milliseconds per iteration": per_iteration,
                 "times as fast": {
                     "as SimpleITK": times["SimpleITK gradient"] / times["crispseg explicit, as SimpleITK"],
@@ -114,7 +117,7 @@ def main() -> None:
         )
         for name, milliseconds in per_iteration.items():
             print(f"{size}² {name:34} {milliseconds:9.2f} ms")
-        print(rows[-1]["times as fast"], rows[-1]["largest difference"])
+        print(f"medians of {rows[-1]['calls']} calls", rows[-1]["times as fast"], rows[-1]["largest difference"])
     versions = {"SimpleITK": SimpleITK.Version_VersionString(), "medpy": medpy.__version__}
     print(f"wrote {save('diffusion', {'versions': versions, 'sizes': rows})}")
 

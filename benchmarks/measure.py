@@ -1,7 +1,7 @@
 """How every benchmark measures: interleaved timings, peak resident memory, and a stamp of where and when.
 
 Interleaving: the rivals take turns, round after round, so that a slow minute of the machine falls on all of them alike;
-a ratio is then taken between medians of the same run.
+a ratio is then taken between medians of the same run. A median is of five calls or more; a row says of how many.
 
 Memory is the resident set as the kernel counts it (Linux only), so that scratch space which torch's allocator never
 sees, oneDNN's for example, counts too.
@@ -17,7 +17,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,9 @@ from crispseg.files import write_json
 
 Name = TypeVar("Name", bound=Hashable)
 RESULTS = Path(__file__).parent / "results"
+LEAST = 5
+SOURCES = ("src", "benchmarks", "experiments", ":(exclude)*/results/*")
+"""What a measurement is made by: git's pathspecs. What it writes is not among it."""
 M_MMAP_THRESHOLD = -3  # <malloc.h>: blocks above this size are mapped, and so leave the resident set when freed
 
 
@@ -34,11 +37,13 @@ def interleaved(
     rivals: Mapping[Name, Callable[[], object]],
     *,
     seconds: float = 10.0,
-    least: int = 5,
+    least: int = LEAST,
     most: int = 200,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Name, list[float]]:
     """Time ``rivals`` in turns: one warm-up round, then ``least`` to ``most`` rounds until ``seconds`` are spent.
+
+    However slow they are, there are five rounds.
 
     Returns the seconds of every call, by name; with ``clock=time.process_time`` those of the processor, which on one
     thread do not depend on what else the machine does.
@@ -48,7 +53,7 @@ def interleaved(
     times: dict[Name, list[float]] = {name: [] for name in rivals}
     end = time.perf_counter() + seconds
     for turn in range(most):
-        if turn >= least and time.perf_counter() > end:
+        if turn >= max(least, LEAST) and time.perf_counter() > end:
             break
         for name, call in rivals.items():
             start = clock()
@@ -60,6 +65,17 @@ def interleaved(
 def medians(times: Mapping[Name, list[float]]) -> dict[Name, float]:
     """The median of each list, in the unit of the list."""
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def calls(times: Mapping[Any, list[float]]) -> int:
+    """Of how many calls each median is."""
+    return min(len(values) for values in times.values())
+
+
+def spread(numbers: Iterable[int]) -> str:
+    """From the smallest to the largest: ``"5"``, ``"5 to 28"``."""
+    found = sorted(set(numbers))
+    return " to ".join(map(str, dict.fromkeys((found[0], found[-1]))))
 
 
 def peak_memory(call: Callable[[], object]) -> int:
@@ -79,9 +95,9 @@ def peak_memory(call: Callable[[], object]) -> int:
 
 
 def stamp() -> dict[str, Any]:
-    """Where and when: commit (``+`` if the tree differs from it), date, processor, threads, versions."""
+    """Where and when: commit (see :func:`commit`), date, processor, threads, versions."""
     return {
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain", "-uno") else ""),
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -90,6 +106,16 @@ def stamp() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def commit(checkout: Path = RESULTS.parents[1]) -> str:
+    """The commit of a checkout, with ``+`` if a source differs from it; results that a run writes are no source."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False)
+        return run.stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", *SOURCES) else "")
 
 
 def save(subject: str, rows: Any) -> Path:
@@ -106,18 +132,11 @@ def _status(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}")
 
 
-def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
-    return run.stdout.strip()
-
-
 def _processor() -> str:
     """The model with the family and the vector unit, since clouds hide the number behind a plain brand name."""
-    fields = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        if ":" in line
-    )
+    first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    parts = [line.partition(":") for line in first.splitlines()]
+    fields = {name.strip(): value.strip() for name, _, value in parts}
     flags = fields.get("flags", "")
     vector = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
     name, family, model = fields.get("model name", platform.processor()), fields.get("cpu family"), fields.get("model")

@@ -4,8 +4,8 @@
     python -m benchmarks.models --table     # writes the table in docs/performance.md, from the results
 
 Every network takes an RGB image in [0, 1] and gives logits at its size: normalising and resizing, which the authors do
-outside of their networks, are timed for theirs as for ours. Each is called once untimed and then in turns, ``--least``
-times or more, until ``--seconds`` are over. A row takes the place of an older one of the same system, encoder, size and
+outside of their networks, are timed for theirs as for ours. Each is called once untimed and then in turns, five times
+or more, until ``--seconds`` are over. A row takes the place of an older one of the same system, encoder, size and
 machine in ``results/models.json``, so a long measurement can be done in slices. DIR is as for ``pytest --authors``.
 
 Not here: what the neck costs in training (``benchmarks.neck``).
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import authors
-from benchmarks.measure import RESULTS, interleaved, medians, stamp
+from benchmarks.measure import RESULTS, calls, interleaved, medians, stamp
 from benchmarks.operator_page import PAGE, read, table
 from crispseg import build_model
 from crispseg.files import write_json
@@ -46,7 +46,7 @@ SIZES = [(360, 480), (1024, 2048)]
 Row = dict[str, Any]
 
 
-def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: float, least: int) -> Row:
+def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: float) -> Row:
     """One row: medians in milliseconds, of each network that there is, and of how many calls."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,16 +58,18 @@ def measure(decoder: str, size: tuple[int, int], root: Path | None, seconds: flo
     theirs = authors.network(root, decoder) if root else None
     if theirs is not None:
         networks["authors"] = nn.Sequential(Normalise(networks["none"]), theirs)
-    calls = {name: _call(network.to(device), images) for name, network in networks.items()}
-    times = interleaved(calls, seconds=seconds, least=least)
+    times = interleaved({name: _call(net.to(device), images) for name, net in networks.items()}, seconds=seconds)
     where = {key: stamp()[key] for key in ("commit", "date", "processor", "threads", "gpu", "torch")}
     return {"encoder": SYSTEMS[decoder], "decoder": decoder, "size": list(size),
-            "calls": len(times["none"]),
+            "calls": calls(times),
             "ms": {name: 1e3 * value for name, value in medians(times).items()}, **where}  # fmt: skip
 
 
 class Normalise(nn.Module):
     """An image as ``ours`` normalises it, and as cheaply."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, ours: Any) -> None:
         super().__init__()
@@ -102,19 +104,27 @@ def keep(row: Row) -> None:
 
 
 def page(rows: list[Row]) -> str:
-    """The table of all rows, and where they were measured."""
+    """The table of all rows, and where they were measured; if that is more than one machine, each row says where."""
+    machines = list(dict.fromkeys(map(machine, rows)))
     lines = []
     for row in rows:
         ms = row["ms"]
         theirs = f"{ms['none'] / ms['authors']:.2f}" if "authors" in ms else "–"
         lines.append([f"{row['encoder']} + {row['decoder']}", "×".join(map(str, row["size"])), f"{ms['none']:.0f}",
-                      f"{ms['sdn']:.0f} ({ms['sdn'] / ms['none']:.2f}×)", theirs])  # fmt: skip
-    machines = dict.fromkeys(
-        f"{row['gpu'] or row['processor']}, {row['threads']} threads, float32, torch {row['torch']}" for row in rows
-    )
+                      f"{ms['sdn']:.0f} ({ms['sdn'] / ms['none']:.2f}×)", theirs, row["calls"]])  # fmt: skip
+        if len(machines) > 1:
+            lines[-1].append(1 + machines.index(machine(row)))
+    head = ["system", "image", "no neck, ms", "SDN, ms", "no neck / authors' code", "calls"]
+    numbered = machines
+    if len(machines) > 1:
+        head, numbered = [*head, "on"], [f"{i}: {name}" for i, name in enumerate(machines, start=1)]
     commits = dict.fromkeys(row["commit"] for row in rows)
-    head = ["system", "image", "no neck, ms", "SDN, ms", "no neck / authors' code"]
-    return "\n".join([*table(head, lines), "", f"{'; '.join(machines)}; commits {', '.join(commits)}."])
+    return "\n".join([*table(head, lines), "", f"{'; '.join(numbered)}; commits {', '.join(commits)}."])
+
+
+def machine(row: Row) -> str:
+    """Where a row was measured, and with which torch."""
+    return f"{row['gpu'] or row['processor']}, {row['threads']} threads, float32, torch {row['torch']}"
 
 
 def main() -> None:
@@ -124,7 +134,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2)
     parser.add_argument("--authors", type=Path)
     parser.add_argument("--seconds", type=float, default=20.0, help="timing budget a system and size")
-    parser.add_argument("--least", type=int, default=3, help="calls of each network, however long they take")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
@@ -132,7 +141,7 @@ def main() -> None:
         return
     for decoder in options.only:
         for size in [tuple(options.size)] if options.size else SIZES:
-            row = measure(decoder, size, options.authors, options.seconds, options.least)
+            row = measure(decoder, size, options.authors, options.seconds)
             print(row["decoder"], row["size"], row["ms"], flush=True)
             keep(row)
 

@@ -9,13 +9,15 @@ Not here: the operator by itself (``benchmarks.operator``).
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measure import interleaved, medians, save
+from benchmarks.measure import calls, interleaved, medians, save
 from crispseg import build_model
 
 SYSTEMS = (("resnet50", "fcn"), ("resnet50", "semantic_fpn"), ("tf_efficientnet_lite0", "semantic_fpn"))
@@ -47,13 +49,14 @@ def measure(encoder: str, decoder: str, size: int, seconds: float) -> list[dict[
     """One row a neck, milliseconds."""
     torch.manual_seed(0)
     images, labels = torch.rand(2, 3, size, size), torch.randint(CLASSES, (2, size, size))
-    calls = {}
+    rivals: dict[tuple[str, str], Callable[[], object]] = {}
     for neck, options in NECKS.items():
         model = build_model(encoder, decoder, CLASSES, pretrained=False, **options)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-        calls[neck, "forward"] = lambda model=model: forward(model, images[:1])
-        calls[neck, "step"] = lambda model=model, optimizer=optimizer: training_step(model, optimizer, images, labels)
-    found = medians(interleaved(calls, seconds=seconds, least=3))
+        rivals[neck, "forward"] = partial(forward, model, images[:1])
+        rivals[neck, "step"] = partial(training_step, model, optimizer, images, labels)
+    times = interleaved(rivals, seconds=seconds)
+    found = medians(times)
     return [
         {
             "encoder": encoder,
@@ -61,6 +64,7 @@ def measure(encoder: str, decoder: str, size: int, seconds: float) -> list[dict[
             "neck": neck,
             "forward_ms": 1e3 * found[neck, "forward"],
             "step_ms": 1e3 * found[neck, "step"],
+            "calls": calls(times),
         }
         for neck in NECKS
     ]

@@ -11,12 +11,14 @@ Results are merged into ``benchmarks/results/operator.json``, a row a shape and 
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import RESULTS, interleaved, medians, peak_memory, save, stamp
+from benchmarks.measure import RESULTS, calls, interleaved, medians, peak_memory, save, stamp
 from benchmarks.rivals import OPERATORS, Operator
 
 SHAPES = (
@@ -57,18 +59,20 @@ def both(operator: Operator, tensors: list[Tensor], g: Tensor) -> tuple[Tensor |
 def measure(shape: tuple[int, ...], seconds: float, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """One row an operator: medians in milliseconds and ratios to ``F.conv2d``."""
     tensors, g = inputs(*shape)
-    calls = {name: OPERATORS[name] for name in names}
-    fast = {name: call for name, call in calls.items() if name not in SLOW}
-    slow = {name: calls[name] for name in ("conv2d", *calls) if name in SLOW or name == "conv2d"}
+    fast = {name: OPERATORS[name] for name in names if name not in SLOW}
+    slow = {name: OPERATORS[name] for name in ("conv2d", *names) if name in SLOW or name == "conv2d"}
     slow = slow if len(slow) > 1 else {}
     times: dict[str, dict[str, float]] = {}
     for group, share in ((fast, 0.6), (slow, 0.4)):  # the slow ones would leave the fast ones too few rounds
-        rivals = {(name, "f"): lambda call=call: forward(call, tensors) for name, call in group.items()}
-        rivals |= {(name, "fb"): lambda call=call: both(call, tensors, g) for name, call in group.items()}
-        found = medians(interleaved(rivals, seconds=seconds * share, least=2))
+        rivals: dict[tuple[str, str], Callable[[], object]] = {}
+        for name, call in group.items():
+            rivals[name, "f"], rivals[name, "fb"] = partial(forward, call, tensors), partial(both, call, tensors, g)
+        turns = interleaved(rivals, seconds=seconds * share)
+        found = medians(turns)
         for (name, kind), value in found.items():
             times.setdefault(name, {}).setdefault(f"{kind}_ms", 1e3 * value)
             times[name].setdefault(f"{kind}_ratio", value / found["conv2d", kind])
+            times[name].setdefault("calls", calls(turns))
     commit = stamp()["commit"]
     return [{"shape": list(shape), "operator": name, **row, "commit": commit} for name, row in times.items()]
 

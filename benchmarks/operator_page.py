@@ -68,10 +68,19 @@ def targets(rows: list[Row]) -> list[str]:
 
 def peers(rows: list[Row]) -> list[str]:
     """All operators, all shapes."""
-    head = ["B×C×H×W", "operator", "forward, ms", "/ conv2d", "forward + backward, ms", "/ conv2d", "memory, MiB"]
+    head = [
+        "B×C×H×W",
+        "operator",
+        "forward, ms",
+        "/ conv2d",
+        "forward + backward, ms",
+        "/ conv2d",
+        "memory, MiB",
+        "calls",
+    ]
     lines = [
         [size(row["shape"]), row["operator"], f"{row['f_ms']:.1f}", f"{row['f_ratio']:.2f}", f"{row['fb_ms']:.1f}",
-         f"{row['fb_ratio']:.2f}", f"{row['fb_mib']:.0f}" if "fb_mib" in row else "–"]
+         f"{row['fb_ratio']:.2f}", f"{row['fb_mib']:.0f}" if "fb_mib" in row else "–", row.get("calls", "–")]
         for row in sorted(rows, key=lambda row: (row["shape"][1:], list(OPERATORS).index(row["operator"])))
     ]  # fmt: skip
     return [*table(head, lines), ""]
@@ -107,8 +116,8 @@ def neck(rows: list[Row]) -> list[str]:
     for row in rows:
         plain = base[row["encoder"], row["decoder"]]
         added = [f"{row[key]:.0f} ({row[key] / plain[key]:.2f}×)" for key in ("forward_ms", "step_ms")]
-        lines.append([f"{row['encoder']} + {row['decoder']}", row["neck"], *added])
-    return [*table(["model", "neck", "forward, ms", "training step, ms"], lines), ""]
+        lines.append([f"{row['encoder']} + {row['decoder']}", row["neck"], *added, row.get("calls", "–")])
+    return [*table(["model", "neck", "forward, ms", "training step, ms", "calls"], lines), ""]
 
 
 def pieces(rows: list[Row]) -> list[str]:

@@ -6,6 +6,7 @@ Not here: the comparison with other operators (``benchmarks.operator``).
 """
 
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -50,12 +51,12 @@ def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     operators = {"conv2d": OPERATORS["conv2d"], "ATen": ours("tiled"), "compiled": ours("auto")}
     rivals: dict[tuple[str, str], Callable[[], object]] = {}
     for name, operator in operators.items():
-        rivals[name, "f"] = lambda operator=operator: forward(operator, tensors)
-        rivals[name, "fb"] = lambda operator=operator: both(operator, tensors, g)
+        rivals[name, "f"] = partial(forward, operator, tensors)
+        rivals[name, "fb"] = partial(both, operator, tensors, g)
     for name, part in PARTS.items():
         for kind in ("f", "fb"):
             rivals[name, kind] = _with(*part, rivals["compiled", kind])
-    found = medians(interleaved(rivals, seconds=seconds, least=3))
+    found = medians(interleaved(rivals, seconds=seconds))
     names = dict.fromkeys(name for name, _ in rivals)
     return [
         {"what": "whole", "shape": list(shape), "name": n, "f_ms": 1e3 * found[n, "f"], "fb_ms": 1e3 * found[n, "fb"]}

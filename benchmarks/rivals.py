@@ -1,5 +1,8 @@
 """The operators that ``benchmarks.operator`` times ours against, each written from its formula. All map (u, v, W) to y.
 
+Each is written as somebody who knows PyTorch would write it: no copies that the formula does not need. In particular
+``W @ D`` with D (B, 9C, H·W) copies all of D where B > 1, and its gradient twice; ``torch.bmm`` does not.
+
 Not here: how they are timed.
 """
 
@@ -26,8 +29,9 @@ def ours(impl: str) -> Operator:
 
 
 def central_difference(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
-    """Central-difference convolution, θ = 1: conv(u, W) − (Σ_taps W) · u (Yu et al. 2020)."""
-    return convolution(u, v, weight) - F.conv2d(u, weight.sum((2, 3), keepdim=True))
+    """Central-difference convolution, θ = 1: conv(u, W) − (Σ_taps W) · u (Yu et al. 2020), by one convolution."""
+    centre = F.pad(weight.sum((2, 3), keepdim=True), [weight.shape[-1] // 2] * 4)
+    return convolution(u, v, weight - centre)
 
 
 def unfold(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
@@ -36,9 +40,9 @@ def unfold(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
     k = weight.shape[-1]
     u_q = F.unfold(F.pad(u, [k // 2] * 4, mode="replicate"), k).view(B, C, k * k, H * W)
     v_q = F.unfold(F.pad(v, [k // 2] * 4, mode="replicate"), k).view(B, C, k * k, H * W)
-    S = torch.rsqrt(1 + (v_q - v.view(B, C, 1, H * W)) ** 2)
-    differences = S * (u_q - u.view(B, C, 1, H * W))
-    return (weight.flatten(1) @ differences.view(B, C * k * k, H * W)).view(B, -1, H, W)
+    step = v_q - v.view(B, C, 1, H * W)
+    differences = torch.rsqrt(1 + step * step) * (u_q - u.view(B, C, 1, H * W))  # step ** 2 copies in its gradient
+    return _taps(weight, differences).view(B, -1, H, W)
 
 
 def pixel_adaptive(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
@@ -47,8 +51,15 @@ def pixel_adaptive(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
     k = weight.shape[-1]
     u_q = F.unfold(u, k, padding=k // 2).view(B, C, k * k, H * W)
     v_q = F.unfold(v, k, padding=k // 2).view(B, C, k * k, H * W)
-    kernel = torch.exp(-((v_q - v.view(B, C, 1, H * W)) ** 2).sum(1, keepdim=True) / 2)
-    return (weight.flatten(1) @ (kernel * u_q).view(B, C * k * k, H * W)).view(B, -1, H, W)
+    step = v_q - v.view(B, C, 1, H * W)
+    kernel = torch.exp((step * step).sum(1, keepdim=True) / -2)
+    return _taps(weight, kernel * u_q).view(B, -1, H, W)
+
+
+def _taps(weight: Tensor, columns: Tensor) -> Tensor:
+    """Σ over channels and taps: W (C_out, C, k, k) times columns (B, C, k², H·W), an image at a time."""
+    W = weight.flatten(1)
+    return torch.bmm(W.expand(len(columns), *W.shape), columns.flatten(1, 2))
 
 
 def deformable(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import interleaved, medians, peak_memory, save
+from benchmarks.measure import calls, interleaved, medians, peak_memory, save
 from crispseg.data.scenes import scene
 from crispseg.diffusion import Semantic, constant, perona_malik, solve
 from crispseg.diffusion.diffusivity import Diffusivity
@@ -28,6 +28,7 @@ STEPS = {
 LAMBDAS = [10 ** (k / 4) for k in range(-12, 5)]
 NECKS = ("none", "sdn", "diffusion-1", "diffusion", "diffusion-16")
 BATCH, CROP = 8, (160, 192)
+SECONDS = 8.0
 
 
 def grey_scene() -> tuple[Tensor, Tensor]:
@@ -48,10 +49,12 @@ def error_and_cost() -> list[dict[str, Any]]:
         exact = solve(u.double(), D, time=TIME, step=1 / 64, solver="explicit", guide=v.double())
         change = float((exact - u).square().mean().sqrt())
         runs = {(s, t): _run(u, v, D, s, t) for s, steps in STEPS.items() for t in steps}
-        times = medians(interleaved({f"{s} {t}": run for (s, t), run in runs.items()}, seconds=8, least=3))
+        turns = interleaved({f"{s} {t}": run for (s, t), run in runs.items()}, seconds=SECONDS)
+        times = medians(turns)
         for (solver, step), run in runs.items():
             error = float((run().double() - exact).square().mean().sqrt()) / change
             row = {"kind": kind, "solver": solver, "step": step, "milliseconds": 1000 * times[f"{solver} {step}"]}
+            row["calls"] = calls(turns)
             rows.append(row | {"error": error if math.isfinite(error) else None})
     return rows
 
@@ -137,7 +140,8 @@ def in_a_network() -> list[dict[str, Any]]:
             neck_options=None if neck == "none" else {"identity": False},
         )
         models[neck], steps[neck] = model, _training_step(model, images)
-    times = medians(interleaved(steps, seconds=25, least=3))
+    turns = interleaved(steps, seconds=3 * SECONDS)
+    times = medians(turns)
     rows = []
     for neck in NECKS:
         memory = peak_memory(steps[neck])
@@ -149,6 +153,7 @@ def in_a_network() -> list[dict[str, Any]]:
             {
                 "neck": neck,
                 "milliseconds": 1000 * times[neck],
+                "calls": calls(turns),
                 "memory": memory,
                 "gradient": gradient,
                 "parameters": parameters,
@@ -167,7 +172,8 @@ def _training_step(model: Any, images: Tensor) -> Any:
     return step
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Measure and save."""
     measured = {
         "time": TIME,
         "error": error_and_cost(),
@@ -177,3 +183,7 @@ if __name__ == "__main__":
         "network": in_a_network(),
     }
     print(f"wrote {save('solvers', measured)}")
+
+
+if __name__ == "__main__":
+    main()

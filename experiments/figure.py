@@ -88,7 +88,11 @@ def main() -> None:
     arguments = parser.parse_args()
     for study in arguments.studies:
         path = arguments.figures / f"results_{study}.svg"
-        draw(rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first), arguments.split, path)
+        draw(
+            rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first, arguments.split),
+            arguments.split,
+            path,
+        )
         print(path)
 
 

@@ -7,8 +7,11 @@ A study file names a base config (a row may name its own), what all rows change 
 run of a row and a seed is the folder ``runs/STUDY/ROW-sSEED``, its numbers on val and on test are
 ``experiments/results/STUDY/ROW-sSEED.json``; the counts of every image of test, from which ``crispseg compare`` makes
 differences with an interval, are the ``.npz`` beside it. It can be killed at any moment and started again, also twice
-at once: a run goes on from its checkpoint, one that another process trains is left to it. Choices are made on val; test
-is for reporting.
+at once: a run goes on from its checkpoint, one that another process trains is left to it.
+
+**Choices are made on val; test is for reporting.** A study in which something is chosen says ``choose: val``. Its runs
+are evaluated on val alone, until the file names, under ``choice:``, the rows that are reported (what was chosen and
+what it is compared with) and is committed to git as it stands. Only then, and for these rows alone, is test opened.
 
 Not here: tables (``experiments.table``), differences with an interval (``experiments.differences``).
 """
@@ -17,6 +20,7 @@ import argparse
 import contextlib
 import fcntl
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,32 +30,50 @@ import yaml
 from crispseg import config as configs
 from crispseg.config import Config
 from crispseg.data import find_samples
-from crispseg.errors import nearest
+from crispseg.errors import UsageError, nearest
 from crispseg.evaluation import run_maps, suite, write_counts
 from crispseg.files import write_json
 from crispseg.runs import environment, load_run
 from crispseg.training import train
 
 HERE = Path(__file__).parent
+KEYS = ("base", "label_size", "seeds", "choose", "choice", "all", "rows")
 
 
 @dataclass(frozen=True)
 class Study:
-    """A question: its rows by name, each a config, its seeds, and the size (height, width) its labels are read at."""
+    """A question: its rows by name, each a config, its seeds, and the size (height, width) its labels are read at.
+
+    ``choose``: something is chosen in it, on val; then test is opened for the rows of ``choice`` alone.
+    """
 
     name: str
     rows: dict[str, Config]
     seeds: tuple[int, ...]
     label_size: tuple[int, int] | None
+    choose: bool = False
+    choice: tuple[str, ...] = ()
 
     def runs(self) -> list[tuple[str, int]]:
         """Every (row, seed), all rows of one seed before the next."""
         return [(row, seed) for seed in self.seeds for row in self.rows]
 
+    def splits(self, row: str) -> list[str]:
+        """The splits on which a row may be looked at: that of the checkpoint's choice, and test unless it is closed."""
+        val = self.rows[row].data.val_split
+        return [val] if self.choose and row not in self.choice else [val, "test"]
+
 
 def read_study(path: Path) -> Study:
-    """Read a study file; an unknown key in a row is an error that names the nearest known one."""
+    """Read a study file.
+
+    UsageError for a key that is not known, with the nearest that is; and for a choice that names no row, that is made
+    in a study without ``choose: val``, or that is not committed.
+    """
     tree = yaml.safe_load(path.read_text())
+    for key in tree:
+        if key not in KEYS:
+            raise UsageError(f"{path}: unknown key {key!r}{nearest(key, KEYS)}")
     rows = {}
     for name, changes in tree["rows"].items():
         changed = yaml.safe_load(Path(changes.pop("base", tree.get("base"))).read_text())
@@ -63,11 +85,34 @@ def read_study(path: Path) -> Study:
             branch[leaf] = value
         rows[name] = configs.from_dict(changed)
     size = tree.get("label_size")
-    return Study(path.stem, rows, tuple(tree["seeds"]), tuple(size) if size else None)
+    choose, choice = tree.get("choose"), tuple(tree.get("choice") or ())
+    if choose not in (None, "val"):
+        raise UsageError(f"{path}: expected choose: val, the one split to choose on, found {choose!r}")
+    if choice and not choose:
+        raise UsageError(f"{path}: expected choose: val beside choice: a choice is made on val")
+    for name in choice:
+        if name not in rows:
+            raise UsageError(f"{path}: choice: no row {name!r}{nearest(name, rows)}")
+    if choice and not committed(path):
+        raise UsageError(
+            f"{path}: its choice opens test once the file is committed as it stands, found it changed or new"
+        )
+    return Study(path.stem, rows, tuple(tree["seeds"]), tuple(size) if size else None, bool(choose), choice)
+
+
+def committed(path: Path) -> bool:
+    """Whether git has this file as it stands."""
+    git = ["git", "-C", str(path.resolve().parent)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", path.name], check=True, capture_output=True)
+        changed = subprocess.run([*git, "status", "--porcelain", "--", path.name], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return not changed.stdout
 
 
 def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> None:
-    """Train a run into ``folder`` as far as it is not, evaluate it on val and test, and write its numbers."""
+    """Train a run into ``folder`` as far as it is not, evaluate it on the open splits, and write its numbers."""
     config = configs.from_dict({**configs.to_dict(study.rows[row]), "seed": seed})
     if not (folder / "metrics.json").is_file():
         train(config, folder, resume=(folder / "config.yaml").is_file())
@@ -76,7 +121,7 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
     run = load_run(folder, factory=config.model.factory)
     data = run.config.data
     results = {}
-    for split in (data.val_split, "test"):
+    for split in study.splits(row):
         samples, classes = find_samples(data.root, split, data.layout)
         found = suite(run_maps(run, samples, label_size=study.label_size), classes.names, classes.ignore_index)
         results[split] = found.summary()
@@ -95,6 +140,11 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
             "results": results,
         },
     )
+
+
+def done(study: Study, row: str, result: Path) -> bool:
+    """Whether a run has its numbers on every split that is open."""
+    return result.is_file() and set(study.splits(row)) <= set(json.loads(result.read_text())["results"])
 
 
 @contextlib.contextmanager
@@ -119,7 +169,10 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", help="likewise")
     parser.add_argument("--list", action="store_true")
     arguments = parser.parse_args()
-    studies = [read_study(path) for path in arguments.studies]
+    try:
+        studies = [read_study(path) for path in arguments.studies]
+    except UsageError as error:
+        parser.error(str(error))
     known = [row for study in studies for row in study.rows]
     for row in arguments.rows or []:
         if row not in known:
@@ -131,10 +184,11 @@ def main() -> None:
             name = f"{study.name}/{row}-s{seed}"
             folder, result = arguments.runs / name, arguments.results / f"{name}.json"
             if arguments.list:
-                print(f"{'done' if result.is_file() else 'begun' if folder.is_dir() else 'missing':8} {name}")
+                state = "done" if done(study, row, result) else "begun" if folder.is_dir() else "missing"
+                print(f"{state:8} {name}")
                 continue
             with alone(folder) as mine:
-                if mine and not result.is_file():
+                if mine and not done(study, row, result):
                     print(name, flush=True)
                     carry_out(study, row, seed, folder, result)
 

@@ -55,12 +55,15 @@ def read_row(results: Path, name: str) -> list[Result]:
     return sorted((run for run in found if run["row"] == row), key=lambda run: run["seed"])
 
 
-def rows_of(study: Path, results: Path, first: str | None) -> dict[str, list[Result]]:
-    """The rows of a study file that have runs, as it names them, after ``first`` (STUDY/ROW of another), if given."""
+def rows_of(study: Path, results: Path, first: str | None, split: str) -> dict[str, list[Result]]:
+    """The rows of a study file that have runs seen on ``split``, as it names them, after ``first`` (STUDY/ROW)."""
     names = [f"{study.stem}/{row}" for row in yaml.safe_load(study.read_text())["rows"]]
-    rows = {name.split("/")[1]: read_row(results, name) for name in ([first] if first else []) + names}
+    rows = {
+        name.split("/")[1]: [run for run in read_row(results, name) if split in run["results"]]
+        for name in ([first] if first else []) + names
+    }
     if not any(rows.values()):
-        raise SystemExit(f"{results / study.stem}: no results of {study} yet; experiments.study makes them")
+        raise SystemExit(f"{results / study.stem}: no results of {study} on {split} yet; experiments.study makes them")
     return {name: runs for name, runs in rows.items() if runs}
 
 
@@ -141,7 +144,7 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="print, write nothing")
     arguments = parser.parse_args()
     for study in arguments.studies:
-        rows = rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first)
+        rows = rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first, arguments.split)
         fixed = {"means": COLUMNS, "anatomy": ANATOMY, "cost": COST}
         text = table(rows, arguments.split, fixed.get(arguments.columns) or classes(rows, arguments.split))
         print(text)

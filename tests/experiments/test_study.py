@@ -1,15 +1,21 @@
 """The experiments' driver on a small real study: train, evaluate, go on after a cut, tables from the files alone."""
 
 import json
+import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
-from crispseg import UsageError
+from crispseg import UsageError, runs
 from crispseg import config as configs
 from crispseg.evaluation import read_counts
+from crispseg.nn import SemanticDiffusion
 from experiments import figure, study, table
+
+LEVELS = {"unet": 5, "fpn": 4, "deeplab": 2, "unet-resnet": 5, "lraspp": 2, "segformer": 4, "segmenter": 1}
+"""How many maps of a host of ``six_hosts_camvid`` its decoder reads."""
 
 
 @pytest.fixture
@@ -109,12 +115,82 @@ def test_a_run_that_another_process_trains_is_left_to_it(question, tmp_path, mon
     assert capsys.readouterr().out.split() == ["does_it_help/none-s0"]
 
 
+def test_test_stays_closed_until_a_choice_is_committed(question, tmp_path, monkeypatch, capsys):
+    def state(what="--list"):
+        carry_out(monkeypatch, study, tmp_path, question, "--runs", tmp_path / "runs", "--seeds", "0", *what.split())
+        return capsys.readouterr().out.split()
+
+    def opened():
+        found = [json.loads((tmp_path / f"results/does_it_help/{row}-s0.json").read_text()) for row in ("sdn", "none")]
+        return [list(run["results"]) for run in found], len(list((tmp_path / "results").glob("*/*.npz")))
+
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=n", "-c", "user.email=e", *words], check=True)
+
+    tree = yaml.safe_load(question.read_text())
+    question.write_text(yaml.safe_dump(tree | {"choose": "val"}, sort_keys=False))
+    state("")
+    assert opened() == ([["val"], ["val"]], 0)
+    assert state()[::2] == ["done", "done"]
+
+    question.write_text(yaml.safe_dump(tree | {"choose": "val", "choice": ["sdn"]}, sort_keys=False))
+    for commands in ([], [("init", "-q")], [("add", question.name)]):
+        for words in commands:
+            git(*words)
+        with pytest.raises(SystemExit) as stop:
+            state("")
+        assert stop.value.code == 2 and "opens test once the file is committed" in capsys.readouterr().err
+    git("commit", "-q", "-m", "The choice")
+    assert state()[::2] == ["begun", "done"]
+    state("")
+    assert opened() == ([["val", "test"], ["val"]], 1)
+    (tmp_path / "page.md").write_text("<!-- table does_it_help -->\n<!-- /table -->\n")
+    where = ("does_it_help", "--folder", tmp_path, "--page", tmp_path / "page.md")
+    carry_out(monkeypatch, table, tmp_path, *where)
+    assert "| sdn | 0 |" in (table_of := (tmp_path / "page.md").read_text()) and "| none |" not in table_of
+
+    question.write_text(yaml.safe_dump(tree | {"choose": "val", "choice": ["sdn", "none"]}, sort_keys=False))
+    with pytest.raises(SystemExit):
+        state("")
+    assert opened() == ([["val", "test"], ["val"]], 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chose": "val"}, "unknown key 'chose'; did you mean 'choose'"),
+        ({"choose": "test"}, "expected choose: val"),
+        ({"choice": ["sdn"]}, "expected choose: val beside choice"),
+        ({"choose": "val", "choice": ["nune"]}, "choice: no row 'nune'"),
+    ],
+)
+def test_a_choice_that_says_something_else_is_an_error(question, changes, message):
+    question.write_text(yaml.safe_dump(yaml.safe_load(question.read_text()) | changes))
+    with pytest.raises(UsageError, match=message):
+        study.read_study(question)
+
+
+def test_every_host_of_the_study_takes_the_neck_where_its_rows_say(monkeypatch):
+    monkeypatch.chdir(study.HERE.parent)
+    asked = study.read_study(study.HERE / "studies" / "six_hosts_camvid.yaml")
+    for name, config in asked.rows.items():
+        if not name.endswith("central"):  # the cheapest; where a neck goes does not hang on its operator
+            continue
+        tree = configs.to_dict(config)
+        tree["model"] |= {"neck": "none", "at": None, "side": "output"}
+        assert configs.from_dict(tree) == asked.rows[name.replace("-finest", "").replace("central", "none")]
+        model = runs.make_model(config, 11).eval()
+        assert model(torch.rand(1, 3, 45, 60)).shape == (1, 11, 45, 60), name
+        levels = sum(isinstance(module, SemanticDiffusion) for module in model.modules())
+        assert levels == (1 if "finest" in name else LEVELS[name.removesuffix("-central")]), name
+
+
 @pytest.mark.parametrize("path", sorted((study.HERE / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_results_kept_here_are_of_what_their_study_says_today(path, monkeypatch):
     monkeypatch.chdir(study.HERE.parent)
     asked = study.read_study(path)
     found = sorted((study.HERE / "results" / asked.name).glob("*.json"))
-    assert found
+    assert found or asked.choose  # a study that is still being asked
     for result in found:
         run = json.loads(result.read_text())
         says = configs.from_dict({**configs.to_dict(asked.rows[run["row"]]), "seed": run["seed"]})
