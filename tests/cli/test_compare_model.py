@@ -205,7 +205,6 @@ def test_a_config_file_says_the_budget_and_flags_change_it(net, scenes, tmp_path
         ),
         ("fails", 1, "net.py:fails: the network fails on images (1, 3, 64, 64): RuntimeError: my own rule for sizes"),
         ("chance", 1, "net.py:chance: expected the same network from two calls under one torch seed"),
-        ("NoMaps", 2, "cannot find a border between encoder and decoder in NoMaps; give at=, a submodule"),
     ],
 )
 def test_a_factory_that_does_not_do_is_told_before_anything_is_trained(net, scenes, tmp_path, capsys, name, code, said):
@@ -221,8 +220,9 @@ def test_a_factory_that_does_not_do_is_told_before_anything_is_trained(net, scen
         (["--model", "nothing.py:make", "--data.root", "{scenes}"], 2, "nothing.py: no such file"),
         (["--model", "net.py", "--data.root", "{scenes}"], 2, "expected PATH.py:FACTORY"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.at", "decodr"], 2, "no submodule 'decodr'"),
-        (["--model", "net.py:make", "--data.root", "{scenes}", "--model.placement", "decoder"], 2, "of crispseg's own"),
-        (["--model", "net.py:make", "--data.root", "{scenes}", "--model.guide", "logits"], 2, "of crispseg's own"),
+        (["--model", "net.py:make", "--data.root", "{scenes}", "--model.placement", "decoder"], 2, "write model.place"),
+        (["--model", "net.py:make", "--data.root", "{scenes}", "--model.encoder", "x"], 2, "of crispseg's own"),
+        (["--model", "net.py:NoMaps", "--data.root", "{scenes}", "--model.place", "encoder"], 2, "cannot find a border"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "none"], 2, "must not be none"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "sdm"], 2, "did you mean 'sdn'"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck_options.width", "0"], 2, "width must be"),
