@@ -94,7 +94,8 @@ OPERATORS: dict[str, Callable[..., nn.Module]] = {
     "diffusion-16": partial(diffusion, steps=16),
 }
 _MORE = {"diffusion": ("steps", "step"), "diffusion-1": ("step",), "diffusion-16": ("step",)}
-_GUIDED = frozenset({"sdn", "diffusion", "diffusion-1", "diffusion-16"})
+NEEDS_GUIDE: frozenset[str] = frozenset({"sdn", "diffusion", "diffusion-1", "diffusion-16"})
+"""Operators that look at v, unless S ≡ 1: see :func:`needs_guide`."""
 
 
 def make_operator(operator: str, channels: int, guide_channels: int, options: dict[str, Any]) -> nn.Module:
@@ -111,4 +112,4 @@ def needs_guide(operator: str, similarity: str = "charbonnier") -> bool:
     >>> needs_guide("sdn"), needs_guide("sdn", "one"), needs_guide("conv")
     (True, False, False)
     """
-    return operator in _GUIDED and similarity != "one"
+    return operator in NEEDS_GUIDE and similarity != "one"
