@@ -77,7 +77,8 @@ def test_the_gradient_of_an_image_keeps_its_graph_at_every_place(place):
     options = {"pretrained": False, "decoder_channels": 16, "neck_options": {"similarity": "charbonnier"}, PLACE: place}
     model = build_model("tf_efficientnet_lite0", "semantic_fpn", 3, **options)
     necks = [m for m in model.modules() if isinstance(m, SemanticDiffusion)]
-    for parameter in (p for neck in necks for p in neck.parameters()):
+    in_necks = [p for neck in necks for p in neck.parameters()]
+    for parameter in [*in_necks, *(p for p in model.parameters() if not p.any())]:  # what starts at zero hides the rest
         torch.nn.init.normal_(parameter, std=0.3)
     image = torch.rand(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
     energy = model.double().eval()(image).square().sum()
