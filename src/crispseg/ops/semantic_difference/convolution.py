@@ -53,7 +53,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
-        # torch's own border: its backward pass, which inductor has wrong and which uses atomics on a GPU, is not asked for.
+        # Its own backward pass, on which inductor breaks and which uses atomics on a GPU, is never asked for.
         padded = F.pad(u, [weight.shape[-1] // 2 * dilation] * 4, mode="replicate")
         kernels = _held(weight, u)
         ctx.save_for_backward(u, weight, padded, kernels)
