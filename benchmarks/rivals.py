@@ -28,6 +28,11 @@ def ours(impl: str) -> Operator:
     return lambda u, v, weight: semantic_difference(u, v, weight, impl=impl)
 
 
+def one(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
+    """Semantic difference with S ≡ 1: central-difference convolution as one convolution."""
+    return semantic_difference(u, v, weight, similarity="one")
+
+
 def central_difference(u: Tensor, v: Tensor, weight: Tensor) -> Tensor:
     """Central-difference convolution, θ = 1: conv(u, W) − (Σ_taps W) · u (Yu et al. 2020), by one convolution."""
     centre = F.pad(weight.sum((2, 3), keepdim=True), [weight.shape[-1] // 2] * 4)
@@ -73,6 +78,7 @@ OPERATORS: dict[str, Operator] = {
     "auto": ours("auto"),
     "tiled": ours("tiled"),
     "reference": ours("reference"),
+    "S = 1": one,
     "central difference": central_difference,
     "unfold": unfold,
     "pixel adaptive": pixel_adaptive,

@@ -40,8 +40,11 @@ def test_the_formulas_at_one_pixel():
 
 
 def test_cosine_of_opposite_and_of_zero_vectors_is_zero_with_no_gradient():
-    v_p = torch.tensor([[1.0, -2.0], [0.0, 0.0]]).view(2, 2, 1, 1).requires_grad_()
-    s = cosine(v_p, -v_p.detach())
+    """Opposite; zero both; zero beside one that is not, on either side."""
+    pairs = [([1.0, -2.0], [-1.0, 2.0]), ([0.0, 0.0], [0.0, 0.0]), ([0.0, 0.0], [3.0, 4.0]), ([3.0, 4.0], [0.0, 0.0])]
+    v_p, v_q = (torch.tensor(x).view(4, 2, 1, 1).requires_grad_() for x in zip(*pairs))
+    s = cosine(v_p, v_q)
     s.sum().backward()
-    assert not s.any()
-    assert not v_p.grad.any()
+    assert torch.equal(s, torch.zeros(4, 1, 1, 1))
+    assert torch.equal(v_p.grad, torch.zeros(4, 2, 1, 1))
+    assert torch.equal(v_q.grad, torch.zeros(4, 2, 1, 1))

@@ -45,18 +45,18 @@ def pad(x: Tensor, radius: int) -> Tensor:
 
 def pad_adjoint(g: Tensor, radius: int) -> Tensor:
     """Transpose of :func:`pad`: fold the border of ``g`` (…, H + 2r, W + 2r) back onto the map, (…, H, W)."""
-    height, width = g.shape[-2] - 2 * radius, g.shape[-1] - 2 * radius
-    rows = g.narrow(-1, radius, width)
-    map_ = rows.narrow(-2, radius, height).clone()
-    left, right = g.narrow(-1, 0, radius).sum(-1, True), g.narrow(-1, width + radius, radius).sum(-1, True)
-    for column, at in ((left, 0), (right, width - 1)):
-        map_.narrow(-1, at, 1).add_(column.narrow(-2, radius, height))
-    for first, line in ((0, 0), (height + radius, height - 1)):
-        map_.narrow(-2, line, 1).add_(rows.narrow(-2, first, radius).sum(-2, True))
-        for column, at in ((left, 0), (right, width - 1)):
-            corner = column.narrow(-2, first, radius).sum(-2, True)
-            map_.narrow(-2, line, 1).narrow(-1, at, 1).add_(corner)
-    return map_
+    return pad_adjoint_(g.clone(), radius)
+
+
+def pad_adjoint_(g: Tensor, radius: int) -> Tensor:
+    """The same; overwrites ``g``."""
+    for dim in (-1, -2):
+        n = g.shape[dim] - 2 * radius
+        for first, at in ((0, radius), (n + radius, n + radius - 1)):
+            border = g.narrow(dim, first, radius)
+            g.narrow(dim, at, 1).add_(border if radius == 1 else border.sum(dim, keepdim=True))
+        g = g.narrow(dim, radius, n)
+    return g.clone()
 
 
 def view(padded: Tensor, offset: Offset, radius: int) -> Tensor:

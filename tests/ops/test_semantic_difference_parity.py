@@ -196,10 +196,14 @@ def test_half_precision_is_nearer_to_the_truth_than_the_reference(similarity, dt
 
 
 def test_a_zero_vector_is_similar_to_nothing_and_has_no_gradient():
-    u, _, weight, _ = draw()
-    v = torch.zeros(2, 8, 5, 7, dtype=torch.float64, requires_grad=True)
+    """Guides after a ReLU have such pixels, alone among others and side by side."""
+    u, v, weight, _ = draw(size=(6, 7))
+    dead = torch.rand(2, 1, 6, 7, generator=torch.Generator().manual_seed(2)) < 0.4
+    v = v.detach().masked_fill(dead, 0).requires_grad_()
     for impl in ("reference", "tiled"):
-        y = semantic_difference(u, v, weight, similarity="cosine", impl=impl)
-        (dv,) = torch.autograd.grad(y.sum(), v)
-        assert not y.any()
-        assert not dv.any()
+        (dv,) = torch.autograd.grad(semantic_difference(u, v, weight, similarity="cosine", impl=impl).square().sum(), v)
+        assert not dv.masked_select(dead).any()
+        assert dv.masked_select(~dead).abs().max() > 0.1
+        nothing = semantic_difference(u, torch.zeros_like(v), weight, similarity="cosine", impl=impl)
+        assert not nothing.any()
+    assert_same((u, v, weight, 1.0), similarity="cosine")

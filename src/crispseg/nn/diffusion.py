@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from crispseg.diffusion import Semantic
 from crispseg.diffusion.schemes import explicit_step
+from crispseg.nn.options import check_values, whole
 from crispseg.nn.sdc import resize
 from crispseg.similarity import PER_CHANNEL, SimilarityName
 
@@ -30,7 +31,7 @@ class DiffusionSteps(nn.Module):
     Raises
     ------
     ValueError
-        Steps, τ or λ out of range.
+        Steps, τ, λ or channels out of range; an unknown similarity.
 
     References
     ----------
@@ -55,10 +56,13 @@ class DiffusionSteps(nn.Module):
         contrast: bool = False,
     ) -> None:
         super().__init__()
-        if steps < 1 or not 0 < step <= 0.25:
-            raise ValueError(f"steps must be at least 1 and step in (0, 0.25], found {steps} and {step}")
+        whole("steps", steps)
+        if not isinstance(step, int | float) or not 0 < step <= 0.25:
+            raise ValueError(f"step must be a number in (0, 0.25], found {step!r}")
+        check_values(channels, channels, similarity=similarity, scale=scale, contrast=contrast)
         if not isinstance(scale, int | float):
             raise ValueError(f"the diffusion control has a fixed scale, a positive number, found {scale!r}")
+        whole("guide_channels", guide_channels)
         self.D = Semantic(similarity, scale, contrast)
         self.steps, self.step = steps, step
         project = similarity in PER_CHANNEL and guide_channels != channels

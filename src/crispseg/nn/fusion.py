@@ -6,6 +6,7 @@ Not here: how the response is made.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.nn.options import whole
 from crispseg.nn.sdc import resize
 
 
@@ -29,6 +30,11 @@ class FeatureFusion(nn.Module):
     identity
         Start with zero weights (exactly u). Otherwise the 1×1 convolution has PyTorch's default initialisation.
 
+    Raises
+    ------
+    ValueError
+        Channels below 1.
+
     References
     ----------
     SDN, arXiv 2302.02057, section 3 (feature fusion); the residual form is ours.
@@ -50,8 +56,11 @@ class FeatureFusion(nn.Module):
         identity: bool = True,
     ) -> None:
         super().__init__()
-        self.mixed = mixed_channels or channels
-        self.mix = nn.Conv2d(self.mixed + (response_channels or channels), channels, 1)
+        self.mixed = channels if mixed_channels is None else mixed_channels
+        response = channels if response_channels is None else response_channels
+        for name, count in (("channels", channels), ("mixed_channels", self.mixed), ("response_channels", response)):
+            whole(name, count)
+        self.mix = nn.Conv2d(self.mixed + response, channels, 1)
         if identity:
             nn.init.zeros_(self.mix.weight)
             assert self.mix.bias is not None

@@ -3,12 +3,14 @@
 Not here: the decoder placement, which needs a head (``crispseg.models.refined``).
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from crispseg.nn.operators import NEEDS_GUIDE
+from crispseg.nn.operators import needs_guide
+from crispseg.nn.options import whole
 from crispseg.nn.sdn import SemanticDiffusion, inner_width
 
 
@@ -32,6 +34,7 @@ class SemanticDiffusionNeck(nn.Module):
     Raises
     ------
     ValueError
+        Options as in :class:`SemanticDiffusion`; no map, or one that is to be guided by a level of 0 channels.
         ``forward`` got another number of maps than ``channels`` names.
 
     References
@@ -51,12 +54,13 @@ class SemanticDiffusionNeck(nn.Module):
         super().__init__()
         self.single = isinstance(channels, int)
         self.channels = [channels] if isinstance(channels, int) else list(channels)
+        guided = needs_guide(options.get("operator", "sdn"), options.get("similarity", "charbonnier"))
+        _check_channels(self.channels, guided)
         guides = [*self.channels[1:], inner_width(self.channels[-1], width)]
         self.levels = nn.ModuleList(
-            SemanticDiffusion(c, guide, width=width, **options) if c else nn.Identity()
+            SemanticDiffusion(c, guide or None, width=width, **options) if c else nn.Identity()
             for c, guide in zip(self.channels, guides, strict=True)
         )
-        guided = options.get("operator", "sdn") in NEEDS_GUIDE
         self.guide = _own_guide(self.channels[-1], guides[-1]) if guided else nn.Identity()
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -69,6 +73,15 @@ class SemanticDiffusionNeck(nn.Module):
         return passed + [
             level(u, v) if c else u for c, level, u, v in zip(self.channels, self.levels, refined, guides, strict=True)
         ]
+
+
+def _check_channels(channels: Sequence[int], guided: bool) -> None:
+    for c in channels:
+        whole("channels", c, least=0)
+    if not channels or not channels[-1]:
+        raise ValueError(f"the deepest map must have channels, found {list(channels)}")
+    if guided and any(c and not deeper for c, deeper in itertools.pairwise(channels)):
+        raise ValueError(f"a map's guide, the next deeper one, must have channels, found {list(channels)}")
 
 
 def _own_guide(channels: int, width: int) -> nn.Module:

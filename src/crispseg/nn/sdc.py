@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.nn.options import check_values, whole
 from crispseg.ops import semantic_difference
 from crispseg.similarity import PER_CHANNEL, Scale, SimilarityName
 
@@ -29,16 +30,18 @@ class SemanticDifferenceConv2d(nn.Module):
     guide_channels
         Channels of v; default ``in_channels``.
     similarity, contrast, impl
-        As in :func:`crispseg.semantic_difference`.
+        As in :func:`crispseg.semantic_difference`. With ``"one"`` v is not looked at.
     guide_norm
         Batch norm, without weights, on the projected guide: λ is then in its standard deviations.
     scale
         λ: a positive number, or ``"learned"`` for one λ = softplus(raw) a guide channel, starting at ``initial_scale``.
+        Every parameter that the module has gets a gradient: where S has no λ none can be learned.
 
     Raises
     ------
     ValueError
-        ``scale`` is neither positive nor ``"learned"``, or the shapes do not fit together.
+        A value out of range; ``groups`` that do not divide the channels; an unknown name, and the nearest is offered;
+        an option for which this S has no use: ``scale="learned"`` of ``cosine`` and ``one``, ``guide_norm`` of ``one``.
 
     References
     ----------
@@ -68,7 +71,21 @@ class SemanticDifferenceConv2d(nn.Module):
         impl: str = "auto",
     ) -> None:
         super().__init__()
-        guide_channels = guide_channels or in_channels
+        check_values(
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            dilation=dilation,
+            groups=groups,
+            similarity=similarity,
+            scale=scale,
+            initial_scale=initial_scale,
+            contrast=contrast,
+            guide_norm=guide_norm,
+            impl=impl,
+        )
+        guide_channels = in_channels if guide_channels is None else guide_channels
+        whole("guide_channels", guide_channels)
         self.similarity, self.contrast, self.impl = similarity, contrast, impl
         self.dilation, self.groups = dilation, groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, kernel_size, kernel_size))
@@ -82,12 +99,10 @@ class SemanticDifferenceConv2d(nn.Module):
         self.raw_scale: nn.Parameter | None = None
         self.fixed_scale = 1.0
         if scale == "learned":
-            raw = math.log(math.expm1(initial_scale))  # softplus(raw) = initial_scale
+            raw = initial_scale + math.log(-math.expm1(-initial_scale))  # softplus(raw) = initial_scale
             self.raw_scale = nn.Parameter(torch.full((inner,), raw))
-        elif isinstance(scale, int | float) and scale > 0:
-            self.fixed_scale = float(scale)
         else:
-            raise ValueError(f"scale must be a positive number or 'learned', found {scale!r}")
+            self.fixed_scale = float(scale)
 
     @property
     def scale(self) -> Scale:
@@ -95,7 +110,9 @@ class SemanticDifferenceConv2d(nn.Module):
         return self.fixed_scale if self.raw_scale is None else F.softplus(self.raw_scale)
 
     def guide(self, u: Tensor, v: Tensor) -> Tensor:
-        """Return what S compares: v projected, normalised and on the grid of u, (B, D, H, W)."""
+        """Return what S compares: v projected, normalised and on the grid of u, (B, D, H, W); u where S ≡ 1."""
+        if self.similarity == "one":
+            return u
         return resize(self.guide_norm(self.guide_projection(v)), u)
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:
@@ -120,7 +137,15 @@ class SemanticDifferenceConv2d(nn.Module):
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """Bring ``x`` to the grid of ``like``: bilinear, ``align_corners=False``; the same tensor if it is there."""
-    if x.shape[-2:] == like.shape[-2:]:
-        return x
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+    """Bring ``x`` to the grid of ``like``: bilinear, ``align_corners=False``; the same tensor if it is there.
+
+    A graph for sizes that are not known yet resizes unless the two sizes are one expression: to ask whether they are
+    equal would tie the graph to the answer for the example.
+    """
+    if torch.compiler.is_exporting():
+        from torch.fx.experimental.symbolic_shapes import statically_known_true  # takes its time to import
+
+        there = all(statically_known_true(a == b) for a, b in zip(x.shape[-2:], like.shape[-2:], strict=True))
+    else:
+        there = not torch._C._get_tracing_state() and x.shape[-2:] == like.shape[-2:]
+    return x if there else F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from crispseg.errors import nearest
 from crispseg.nn.fusion import FeatureFusion
-from crispseg.nn.operators import OPERATORS
+from crispseg.nn.operators import make_operator
+from crispseg.nn.options import whole
 
 
 class SemanticDiffusion(nn.Module):
@@ -29,7 +29,8 @@ class SemanticDiffusion(nn.Module):
     guide_channels
         Channels of v; default C.
     operator
-        ``"sdn"``, or a control in its place: ``"conv"`` (plain convolution), ``"central"`` (S ≡ 1).
+        ``"sdn"``, or a control in its place: ``"conv"`` (plain convolution), ``"zero-start"`` (its kernels start at
+        zero sum), ``"held"`` (they are held to it), ``"central"`` (S ≡ 1), ``"diffusion"`` (the iterative solver).
     width
         N, the most channels that the operator works in; None: C. Weights then grow as C·N + N², not as C².
     norm
@@ -38,12 +39,13 @@ class SemanticDiffusion(nn.Module):
         Start as the identity.
     options
         Passed on to the operator: ``kernel_size``, ``dilation``, ``groups``, ``similarity``, ``scale``,
-        ``initial_scale``, ``contrast``, ``guide_norm``, ``impl``.
+        ``initial_scale``, ``contrast``, ``guide_norm``, ``impl``; to ``"diffusion"`` also ``steps`` and ``step``. All
+        are checked; a control does not look at those that it has no use for.
 
     Raises
     ------
     ValueError
-        No operator of that name; options that do not fit it; a ``width`` below 1.
+        No operator of that name, or no option (the nearest is offered); a value out of range; a ``width`` below 1.
 
     References
     ----------
@@ -69,11 +71,12 @@ class SemanticDiffusion(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if operator not in OPERATORS:
-            raise ValueError(f"no operator {operator!r}{nearest(operator, OPERATORS)}")
+        whole("channels", channels)
+        guide_channels = channels if guide_channels is None else guide_channels
+        whole("guide_channels", guide_channels)
         inner = inner_width(channels, width)
         self.reduce = nn.Conv2d(channels, inner, 1, bias=False) if inner < channels else nn.Identity()
-        self.operator = OPERATORS[operator](inner, guide_channels or channels, **options)
+        self.operator = make_operator(operator, inner, guide_channels, options)
         self.norm = nn.Sequential(nn.BatchNorm2d(inner), nn.ReLU()) if norm else nn.Identity()
         self.fusion = FeatureFusion(channels, inner, inner, identity=identity)
 
@@ -89,6 +92,6 @@ def inner_width(channels: int, width: int | None) -> int:
     >>> inner_width(960, 128), inner_width(40, 128), inner_width(960, None)
     (128, 40, 960)
     """
-    if width is not None and width < 1:
-        raise ValueError(f"width must be at least 1, or None, found {width}")
+    if width is not None and (not isinstance(width, int) or width < 1):
+        raise ValueError(f"width must be at least 1, or None, found {width!r}")
     return channels if width is None else min(width, channels)

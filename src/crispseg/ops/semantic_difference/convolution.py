@@ -53,7 +53,9 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
-        padded, kernels = _padded(u, weight, dilation), _held(weight, u)
+        # Its own backward pass, on which inductor breaks and which uses atomics on a GPU, is never asked for.
+        padded = F.pad(u, [weight.shape[-1] // 2 * dilation] * 4, mode="replicate")
+        kernels = _held(weight, u)
         ctx.save_for_backward(u, weight, padded, kernels)
         ctx.form = dilation, groups
         return F.conv2d(padded, kernels, dilation=dilation, groups=groups)
@@ -71,30 +73,17 @@ class _Convolution(torch.autograd.Function):
         du, dweight, _ = torch.ops.aten.convolution_backward(g, *maps, *form, [of_u, of_weight, False])
         centre = weight.shape[-1] // 2
         if of_u:
-            du = stencil.pad_adjoint(du, centre * dilation)
+            du = stencil.pad_adjoint_(du, centre * dilation)
         if of_weight:
             dweight.sub_(dweight.narrow(-2, centre, 1).narrow(-1, centre, 1).clone())
         return du, dweight, None, None
 
 
-def _padded(u: Tensor, weight: Tensor, dilation: int) -> Tensor:
-    """u with its border repeated, (B, C, H + 2r, W + 2r), in the memory format of u."""
-    r = weight.shape[-1] // 2 * dilation
-    shape = (*u.shape[:2], u.shape[2] + 2 * r, u.shape[3] + 2 * r)
-    padded = torch.empty(shape, dtype=u.dtype, device=u.device, memory_format=_format(u))
-    stencil.load_band(padded, u, 0, r)
-    return padded
-
-
 def _held(weight: Tensor, u: Tensor) -> Tensor:
     """W′ as in :func:`zero_sum`, in the memory format of u, which the convolution then gives to y."""
-    kernels, centre = weight.clone(memory_format=_format(u)), weight.shape[-1] // 2
-    middle = kernels[..., centre, centre]
+    last = u.is_contiguous(memory_format=torch.channels_last) and not u.is_contiguous()
+    kernels = weight.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
+    middle = kernels[..., weight.shape[-1] // 2, weight.shape[-1] // 2]
     middle.zero_()
     middle.copy_(-kernels.sum((-2, -1)))
     return kernels
-
-
-def _format(u: Tensor) -> torch.memory_format:
-    last = u.is_contiguous(memory_format=torch.channels_last) and not u.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
