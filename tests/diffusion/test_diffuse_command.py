@@ -94,7 +94,7 @@ def test_a_gif_moves_through_the_stages(folder, kind):
         (["--out", "x.jpg"], 2, "ends in .png or .gif"),
         (["--kind", "semantic", "--out", "x.png"], 2, "needs --guide"),
         (["--time", "-1", "--out", "x.png"], 2, "--time: expected a positive number"),
-        (["--stages", "1", "--out", "x.png"], 2, "expected 2 to 200"),
+        (["--stages", "1", "--out", "x.png"], 2, "--stages: expected a whole number from 2 to 200, found '1'"),
         (
             ["--kind", "constant", "--solver", "explicit", "--step", "0.4", "--out", "x.png"],
             2,

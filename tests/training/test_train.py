@@ -295,7 +295,7 @@ def test_a_run_folder_that_is_not_one(tmp_path, whole_run):
         load_run(tmp_path)
 
 
-def test_a_bad_file_is_named_and_what_was_written_stays(scenes, tmp_path, capsys):
+def test_a_bad_file_is_named_and_the_mended_command_can_be_given_again(scenes, tmp_path, capsys):
     root = tmp_path / "data"
     for path in scenes.rglob("*"):
         if path.is_file():
@@ -307,7 +307,9 @@ def test_a_bad_file_is_named_and_what_was_written_stays(scenes, tmp_path, capsys
     assert main(command(root, tmp_path / "run", "--data.workers", "1")) == 1
     error = capsys.readouterr().err
     assert str(bad) in error and error.count("\n") == 1
-    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert not (tmp_path / "run").exists()
+    bad.write_bytes((scenes / "images" / "train" / "train_0003.png").read_bytes())
+    assert main(command(root, tmp_path / "run")) == 0
 
 
 def _same(a, b):

@@ -135,8 +135,6 @@ def run(arguments: Any) -> int:
     """Compare, print."""
     if not arguments.contenders and arguments.model is None:
         raise UsageError("compare with what? give two contenders or more, the baseline first")
-    if arguments.label is not None and arguments.root is not None:
-        raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
     seeds = tuple(arguments.seeds or (0, 1, 2))
     if len(set(seeds)) < len(seeds):
         raise UsageError(
@@ -200,6 +198,8 @@ def _check(contenders: "Sequence[Contender]", arguments: Any) -> None:
         raise UsageError("compare with what? give two contenders or more, the baseline first")
     if len(set(names)) < len(names):
         raise UsageError(f"two contenders are called {next(n for n in names if names.count(n) > 1)!r}; use NAME=PATH")
+    if arguments.label is not None and arguments.root is not None:
+        raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
     present = {KINDS[c.kind] for c in contenders}
     if arguments.label is not None and present.intersection({RUNS, CONFIGS}):
         raise UsageError("runs and configs need pictures: give --data.root ROOT and --split, not --label")
