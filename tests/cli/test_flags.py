@@ -139,6 +139,9 @@ def test_a_comparison_refuses_what_says_nothing_about_its_contenders(contenders,
     + [
         (["--model.normalise", "imagenet"], "--model.normalise does not apply: it goes with model.factory"),
         (["--model.neck", "none", "--model.neck_options.width", "8"], "width does not apply: model.neck is none"),
+        (["--model.neck", "conv", "--model.neck_options.similarity", "one"], "conv does not look at a guide"),
+        (["--model.neck_options.initial_scale", "2"], "model.neck_options.scale is not learned"),
+        (["--model.neck_options.similarity", "one", "--model.neck_options.scale", "2"], "similarity one has no scale"),
     ],
 )  # fmt: skip
 def test_a_key_of_the_model_that_says_nothing_is_refused_even_at_its_default(more, said, here, monkeypatch, capsys):
@@ -277,6 +280,24 @@ def test_height_and_width_are_typed_alike_everywhere(words):
     arguments = read(compare, "--out", "o", "--window", *words, "a", "b")
     assert arguments.window == [40, 60] and arguments.contenders == ["a", "b"]
     assert getattr(read(train, "--data.crop=" + " ".join(words)), "--data.crop") == ["40", "60"]
+
+
+def test_several_configs_count_a_later_one_over_an_earlier(tmp_path):
+    (tmp_path / "a.yaml").write_text("training: {lr: 0.5, epochs: 3}\n")
+    (tmp_path / "b.yaml").write_text("training: {lr: 0.25}\n")
+    words = [
+        "--config",
+        str(tmp_path / "a.yaml"),
+        "--data.root",
+        "x",
+        "--config",
+        str(tmp_path / "b.yaml"),
+        "--seed",
+        "4",
+    ]
+    arguments = Parser("train", None, train.flags()).read(words)
+    made = train.config_of(arguments, train.tree_of(arguments, arguments.config))
+    assert (made.training.lr, made.training.epochs, made.seed) == (0.25, 3, 4)
 
 
 def test_class_weights_are_a_word_or_numbers():

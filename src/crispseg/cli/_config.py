@@ -16,10 +16,10 @@ from crispseg import typed
 from crispseg.cli._parser import Flag
 from crispseg.config import Config
 from crispseg.errors import UsageError
-from crispseg.limits import idle_keys, idle_why
+from crispseg.limits import idle_keys, idle_option, idle_why
 
 GROUPS = {"data": "data", "model": "model", "training": "training", "seed": "training"}
-NECK = ("model.neck_options.", "model.placement", "model.guide", "model.at", "model.side")
+NECK = ("model.neck_options.", "model.placement", "model.guide", "model.at", "model.side", "training.neck_lr")
 """What says nothing about a network without a neck; a config may hold it, for the side with one."""
 METAVARS = {int: "N", float: "X", str: "WORD", bool: "true|false"}
 
@@ -83,6 +83,8 @@ def config_of(arguments: argparse.Namespace, tree: dict[str, Any]) -> Config:
             raise UsageError(f"{flag} does not apply: {idle_why(factory)}")
         if neck == "none" and flag[2:].startswith(NECK):
             raise UsageError(f"{flag} does not apply: model.neck is none")
+        if why := idle_option(flag.removeprefix("--model.neck_options."), neck, model.get("neck_options") or {}):
+            raise UsageError(f"{flag} does not apply: {why}")
     return configs.from_dict(tree)
 
 

@@ -60,7 +60,15 @@ def flags() -> list[Flag]:
             of=SEEN,
             **first,
         ),
-        Flag(name="--config", kind=path, metavar="FILE", help="the budget for --model, YAML", of=alone, **first),
+        Flag(
+            name="--config",
+            kind=path,
+            metavar="FILE",
+            help="the budget for --model, YAML",
+            of=alone,
+            repeated=True,
+            **first,
+        ),
         Flag(
             name="--data.root",
             dest="root",
@@ -154,7 +162,7 @@ def _own_network(arguments: Any, seeds: Sequence[int]) -> dict[str, Any]:
     refuse_idle(arguments, flags(), {FACTORY}, "--model is trained here, on the images of --data.root")
     if arguments.root is None:
         raise UsageError("trained on which data? give --data.root ROOT")
-    tree = tree_of(arguments, [arguments.config] if arguments.config is not None else [])
+    tree = tree_of(arguments, arguments.config or [])
     own = {"root": str(arguments.root)} | ({} if arguments.layout is None else {"layout": arguments.layout})
     tree |= {"data": {**(tree.get("data") or {}), **own}, "seed": 0}
     config = config_of(arguments, {**tree, "model": {**(tree.get("model") or {}), "factory": arguments.model}})

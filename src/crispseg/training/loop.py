@@ -213,16 +213,21 @@ def _nothing_left_behind(out: Path) -> Iterator[None]:
 
     An interrupted one (Ctrl-C, a kill) leaves its folder, and can be resumed.
     """
-    there = set(out.rglob("*")) if out.is_dir() else None
+
+    def written() -> list[Path]:
+        places = [out / name for name in runs.WRITTEN]
+        return [path for place in places if place.exists() for path in (place, *place.rglob("*"))]
+
+    before, no_folders = set(written()), [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         yield
     except Exception:
         if not (out / "checkpoints" / "last.pt").is_file():
-            new = [path for path in out.rglob("*") if there is None or path not in there]
-            for path in sorted(new, reverse=True):  # what is inside a folder before the folder
+            for path in sorted(set(written()) - before, reverse=True):  # what is inside a folder before the folder
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
-            if there is None and out.is_dir():
-                out.rmdir()
+            for folder in no_folders:
+                with contextlib.suppress(OSError):  # somebody else may have put something there
+                    folder.rmdir()
         raise
 
 
