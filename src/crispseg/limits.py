@@ -5,7 +5,7 @@ Not here: the keys themselves (``config``), their types (``typed``).
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from crispseg.errors import UsageError
@@ -25,6 +25,23 @@ def idle_why(factory: str | None) -> str:
     if factory is None:
         return "it goes with model.factory, a network of your own, which is not given"
     return "it needs a network of crispseg's own, not model.factory"
+
+
+_BLIND = frozenset({"similarity", "scale", "initial_scale", "contrast", "guide_norm"})
+_UNROLLED = frozenset({"kernel_size", "dilation", "groups", "initial_scale", "guide_norm"})
+
+
+def idle_option(name: str, neck: str | None, options: Mapping[str, Any]) -> str:
+    """Return why an option of the neck says nothing beside the others; empty if it says something."""
+    if neck in ("conv", "central") and name in _BLIND:
+        return f"model.neck {neck} does not look at a guide"
+    if neck is not None and neck.startswith("diffusion") and name in _UNROLLED:
+        return f"model.neck {neck} is classical diffusion, which has no {name}"
+    if name == "initial_scale" and options.get("scale") != "learned":
+        return "it is where a learned scale starts, and model.neck_options.scale is not learned"
+    if name in ("scale", "initial_scale") and options.get("similarity") in ("one", "cosine"):
+        return f"similarity {options['similarity']} has no scale"
+    return ""
 
 
 def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:

@@ -43,6 +43,8 @@ from crispseg.models.user import user_model
 
 FILES = ("config.yaml", "classes.json", "model.safetensors")
 CODE = "factory.py"
+WRITTEN = (*FILES, "environment.json", "metrics.json", "log.csv", CODE, "checkpoints", "tensorboard")
+"""What a training writes into its folder."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -36,7 +36,7 @@ def test_it_is_one(name, words, monkeypatch):
     arguments = read(name, words)
     if name == "train" and arguments.config is not None:
         assert "--data.root" in arguments.given, "no config of ours names a data set"
-        config_of(arguments, tree_of(arguments, [arguments.config]))
+        config_of(arguments, tree_of(arguments, arguments.config))
 
 
 def test_there_are_some_in_every_place():

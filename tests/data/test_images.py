@@ -40,8 +40,9 @@ def test_other_modes_become_rgb(tmp_path, mode):
     assert (read_image(path) == 255).all()
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_turned_photo_is_read_upright(tmp_path, orientation):
+def test_a_turned_photo_is_read_upright(tmp_path, orientation, suffix):
     pixels = colours()
     # How to store an upright picture for each EXIF orientation (1 to 8, as the standard's table of corners says).
     stored = {
@@ -51,9 +52,9 @@ def test_a_turned_photo_is_read_upright(tmp_path, orientation):
     }[orientation]  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
-    assert (read_image(tmp_path / "a.png").permute(1, 2, 0).numpy() == pixels).all()
-    assert image_size(tmp_path / "a.png") == pixels.shape[:2]
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / f"a.{suffix}", exif=exif)
+    assert (read_image(tmp_path / f"a.{suffix}").permute(1, 2, 0).numpy() == pixels).all()
+    assert image_size(tmp_path / f"a.{suffix}") == pixels.shape[:2]
 
 
 def bomb(width, height):

@@ -1,6 +1,8 @@
 """``crispseg diffuse`` writes pictures that show what they say, and names what is wrong with arguments and files."""
 
 import itertools
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -21,6 +23,8 @@ def folder(tmp_path, monkeypatch):
     image = 60 + 100 * label[..., None] + rng.integers(0, 60, (48, 64, 3))
     Image.fromarray(image.astype(np.uint8)).save(tmp_path / "image.png")
     Image.fromarray(label).save(tmp_path / "mask.png")
+    ids = 300 + 700 * label.astype(np.uint16)  # as Cityscapes numbers its instances; in 8 bits both are 255
+    Image.fromarray(ids).save(tmp_path / "ids.png")
     Image.fromarray(np.stack([label * 200, label * 10, label], -1)).save(tmp_path / "colours.png")
     features = np.repeat(label[None, ::4, ::4].astype(np.float32), 5, axis=0)
     np.save(tmp_path / "features.npy", features)
@@ -36,7 +40,7 @@ def panels(path, columns):
     return [sheet[GAP : GAP + width * 48 // 64, GAP + k * (width + GAP) :][:, :width] for k in range(columns)]
 
 
-@pytest.mark.parametrize("guide", ["mask.png", "colours.png"])
+@pytest.mark.parametrize("guide", ["mask.png", "colours.png", "ids.png"])
 def test_a_strip_of_the_semantic_kind_smooths_the_halves_and_keeps_their_border(folder, guide, capsys):
     words = ["diffuse", "image.png", "--kind", "semantic", "--guide", guide, "--time", "60", "--out", "strip.png"]
     assert main(words) == 0
@@ -94,7 +98,7 @@ def test_a_gif_moves_through_the_stages(folder, kind):
         (["--out", "x.jpg"], 2, "ends in .png or .gif"),
         (["--kind", "semantic", "--out", "x.png"], 2, "needs --guide"),
         (["--time", "-1", "--out", "x.png"], 2, "--time: expected a positive number"),
-        (["--stages", "1", "--out", "x.png"], 2, "expected 2 to 200"),
+        (["--stages", "1", "--out", "x.png"], 2, "--stages: expected a whole number from 2 to 200, found '1'"),
         (
             ["--kind", "constant", "--solver", "explicit", "--step", "0.4", "--out", "x.png"],
             2,
@@ -123,3 +127,17 @@ def test_what_is_wrong_is_named_and_nothing_is_written(folder, words, code, mess
     assert main(["diffuse", "image.png", *words]) == code
     assert message in capsys.readouterr().err
     assert not (folder / "x.png").exists()
+
+
+def test_colours_of_16_bits_are_refused_as_a_mask(folder, capsys):
+    """Pillow cuts them to 8 bits, and regions that differ in the low ones would become one."""
+    rows = b"".join(b"\0" + bytes(6 * 64) for _ in range(48))
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 64, 48, 16, 2, 0, 0, 0)
+    png = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (folder / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
+    assert main(["diffuse", "image.png", "--kind", "semantic", "--guide", "deep.png", "--out", "x.png"]) == 1
+    assert "deep.png: expected one channel, or colours of 8 bits" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def test_other_images_and_settings_are_told_apart(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--label", "label"], "need no truth"),
+        (["--label", "label"], "without a need of truth"),
         (["--radii", "1"], "measured already"),
         (["other-*.npz"], "other-*.npz: nothing matches"),
         (["third=poor"], "compared with which truth?"),

@@ -134,9 +134,12 @@ def test_value_out_of_range(folders, capsys):
         ([], "give --pred DIR"),
         (["--pred", "x"], "give --label DIR"),
         (["--pred", "x", "--run", "y"], "give --pred DIR"),
-        (["--run", "x", "--label", "y"], "go with --pred"),
+        (["--run", "x", "--label", "y"], "--label goes with --pred; --run is measured here"),
         (["--pred", "nowhere", "--label", "nowhere", "--num-classes", "2"], "nowhere: expected a folder of masks"),
-        (["--pred", "x", "--label", "y", "--num-classes", "2", "--tolerances", "-1"], "tolerances must be"),
+        (
+            ["--pred", "x", "--label", "y", "--num-classes", "2", "--tolerances", "-1"],
+            "--tolerances: expected a positive number, found '-1'",
+        ),
         (["--run", "nowhere"], "nowhere is not a run folder"),
     ],
 )
@@ -148,6 +151,6 @@ def test_asked_wrongly(arguments, said, capsys):
 
 def test_a_window_that_is_none_is_misuse_as_in_predict(capsys):
     assert main(["evaluate", "--run", "anything", "--window", "0", "8"]) == 2
-    assert "--window: expected positive numbers, found 0 8" in capsys.readouterr().err
+    assert "--window: expected a whole number of at least 1, found '0'" in capsys.readouterr().err
     assert main(["evaluate", "--run", "anything", "--window", "8", "8", "--stride", "9", "8"]) == 2
     assert "needs a --window that is at least as large" in capsys.readouterr().err

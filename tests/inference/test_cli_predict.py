@@ -66,8 +66,8 @@ def test_a_bad_image_gives_exit_code_1_and_all_others_a_mask(run, photos, tmp_pa
     [
         (["--run", "nowhere"], "nowhere is not a run folder"),
         (["--stride", "8", "8"], "--stride 8 8 needs a --window"),
-        (["--window", "0", "8"], "--window: expected positive numbers, found 0 8"),
-        (["--scales", "1.0", "-1"], "--scales: expected positive numbers, found 1.0 -1.0"),
+        (["--window", "0", "8"], "--window: expected a whole number of at least 1, found '0'"),
+        (["--scales", "1.0", "-1"], "--scales: expected a positive number, found '-1'"),
         (["--device", "abacus"], "--device abacus is not to be had here"),
     ],
 )

@@ -1,5 +1,7 @@
 """Networks of other libraries as the trainer knows them: sizes, what is logits, what is supervised, what is encoder."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torchvision.models import segmentation
 
 from crispseg import DataError, UsageError, attach
 from crispseg.losses import Criterion
+from crispseg.models.factory import call_factory
 from crispseg.models.user import UserModel, logit_maps, user_model
 
 
@@ -124,3 +127,34 @@ def test_the_place_of_the_neck_may_be_named(tmp_path):
             assert torch.equal(refined(image), plain(image))
     with pytest.raises(UsageError, match=r"net.py:make: attach: .*model\.at, model\.side"):
         user_model(f"{file}:make", 2)
+
+
+def test_two_factories_get_each_the_modules_beside_it(tmp_path, monkeypatch):
+    """Also where their names are the same, or another module of that name has been imported before."""
+    for folder, width in (("v1", 2), ("v2", 20), ("mine", 7)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "blocks.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / folder / "net.py").write_text(
+            "import blocks\nfrom torch import nn\ndef make(k):\n    import blocks as later\n"
+            "    assert later is blocks\n    return nn.Conv2d(3, blocks.WIDTH, 1)\n"
+        )
+    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
+    import blocks
+
+    made = [call_factory(f"{tmp_path / folder}/net.py:make", 3).out_channels for folder in ("v1", "v2", "v1")]
+    assert made == [2, 20, 2]
+    assert sys.modules["blocks"] is blocks and blocks.WIDTH == 7
+    del sys.modules["blocks"]
+
+
+def test_what_is_installed_below_the_folder_stays_imported(tmp_path, monkeypatch):
+    """A project's .venv lies in its folder: what is imported from there for the first time is no neighbour."""
+    site = tmp_path / ".venv" / "lib" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "installed_here.py").write_text("")
+    (tmp_path / "net.py").write_text(
+        "import installed_here\nfrom torch import nn\ndef make(k): return nn.Conv2d(3, k, 1)\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    call_factory(f"{tmp_path}/net.py:make", 3)
+    assert sys.modules.pop("installed_here").__file__ == str(site / "installed_here.py")

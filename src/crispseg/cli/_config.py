@@ -16,10 +16,10 @@ from crispseg import typed
 from crispseg.cli._parser import Flag
 from crispseg.config import Config
 from crispseg.errors import UsageError
-from crispseg.limits import idle_keys, idle_why
+from crispseg.limits import idle_keys, idle_option, idle_why
 
 GROUPS = {"data": "data", "model": "model", "training": "training", "seed": "training"}
-NECK = ("model.neck_options.", "model.place", "model.at", "model.side")
+NECK = ("model.neck_options.", "model.place", "model.at", "model.side", "training.neck_lr")
 """What says nothing about a network without a neck; a config may hold it, for the side with one."""
 METAVARS = {int: "N", float: "X", str: "WORD", bool: "true|false"}
 
@@ -76,13 +76,16 @@ def config_of(arguments: argparse.Namespace, tree: dict[str, Any]) -> Config:
     """Build the config. UsageError for what is missing, and for a flag that says nothing beside the others."""
     if (tree.get("data") or {}).get("root") is None:
         raise UsageError("which images? give --data.root ROOT, the folder of the data set")
-    config = configs.from_dict(tree)
+    model = tree.get("model") or {}
+    factory, neck = model.get("factory"), model.get("neck")
     for flag in sorted(arguments.given):
-        if flag.startswith("--model.") and flag[8:] in idle_keys(config.model.factory):
-            raise UsageError(f"{flag} does not apply: {idle_why(config.model.factory)}")
-        if config.model.neck == "none" and flag[2:].startswith(NECK):
+        if flag.startswith("--model.") and flag[8:] in idle_keys(factory):
+            raise UsageError(f"{flag} does not apply: {idle_why(factory)}")
+        if neck == "none" and flag[2:].startswith(NECK):
             raise UsageError(f"{flag} does not apply: model.neck is none")
-    return config
+        if why := idle_option(flag.removeprefix("--model.neck_options."), neck, model.get("neck_options") or {}):
+            raise UsageError(f"{flag} does not apply: {why}")
+    return configs.from_dict(tree)
 
 
 def _merge(tree: dict[str, Any], more: dict[str, Any]) -> None:

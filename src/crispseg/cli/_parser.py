@@ -21,7 +21,8 @@ class Flag:
     """A flag, or (without ``--``) the place of what stands without one.
 
     ``of``: what it says something about, such as a run or folders of masks; empty: about everything. ``numbers``: how
-    many words belong to it, 0 for as many numbers as follow; they may also be one word, ``[H,W]``.
+    many words belong to it, 0 for as many numbers as follow; they may also be one word, ``[H,W]``. ``repeated``: it may
+    come several times, and all of them count.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Flag:
     numbers: int | None = None
     nargs: str | None = None
     switch: bool = False
+    repeated: bool = False
     default: Any = None
     shown: str | None = None
     required: bool = False
@@ -83,6 +85,8 @@ class Parser(argparse.ArgumentParser):
             return {**options, "action": "store_true"}
         if flag.numbers is not None:
             return {**options, "metavar": flag.metavar, "type": _several(flag.numbers, flag.kind, flag.metavar or "")}
+        if flag.repeated:
+            options["action"] = "append"
         return {**options, "metavar": flag.metavar, "nargs": flag.nargs, "type": flag.kind}
 
     def read(self, words: Sequence[str]) -> argparse.Namespace:

@@ -60,7 +60,15 @@ def flags() -> list[Flag]:
             of=SEEN,
             **first,
         ),
-        Flag(name="--config", kind=path, metavar="FILE", help="the budget for --model, YAML", of=alone, **first),
+        Flag(
+            name="--config",
+            kind=path,
+            metavar="FILE",
+            help="the budget for --model, YAML",
+            of=alone,
+            repeated=True,
+            **first,
+        ),
         Flag(
             name="--data.root",
             dest="root",
@@ -135,8 +143,6 @@ def run(arguments: Any) -> int:
     """Compare, print."""
     if not arguments.contenders and arguments.model is None:
         raise UsageError("compare with what? give two contenders or more, the baseline first")
-    if arguments.label is not None and arguments.root is not None:
-        raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
     seeds = tuple(arguments.seeds or (0, 1, 2))
     if len(set(seeds)) < len(seeds):
         raise UsageError(
@@ -156,7 +162,7 @@ def _own_network(arguments: Any, seeds: Sequence[int]) -> dict[str, Any]:
     refuse_idle(arguments, flags(), {FACTORY}, "--model is trained here, on the images of --data.root")
     if arguments.root is None:
         raise UsageError("trained on which data? give --data.root ROOT")
-    tree = tree_of(arguments, [arguments.config] if arguments.config is not None else [])
+    tree = tree_of(arguments, arguments.config or [])
     own = {"root": str(arguments.root)} | ({} if arguments.layout is None else {"layout": arguments.layout})
     tree |= {"data": {**(tree.get("data") or {}), **own}, "seed": 0}
     config = config_of(arguments, {**tree, "model": {**(tree.get("model") or {}), "factory": arguments.model}})
@@ -200,6 +206,8 @@ def _check(contenders: "Sequence[Contender]", arguments: Any) -> None:
         raise UsageError("compare with what? give two contenders or more, the baseline first")
     if len(set(names)) < len(names):
         raise UsageError(f"two contenders are called {next(n for n in names if names.count(n) > 1)!r}; use NAME=PATH")
+    if arguments.label is not None and arguments.root is not None:
+        raise UsageError("compared with which truth? give --data.root ROOT, or --label DIR for folders of masks")
     present = {KINDS[c.kind] for c in contenders}
     if arguments.label is not None and present.intersection({RUNS, CONFIGS}):
         raise UsageError("runs and configs need pictures: give --data.root ROOT and --split, not --label")

@@ -32,7 +32,13 @@ def flags() -> list[Flag]:
     """Every key of the config is a flag, ``--data.root`` for instance."""
     first: dict[str, Any] = {"group": "used first", "kind": path}
     return [
-        Flag(name="--config", metavar="FILE", help="YAML file of keys; flags override them", **first),
+        Flag(
+            name="--config",
+            metavar="FILE",
+            help="YAML file of keys; a later one overrides an earlier, flags override all",
+            repeated=True,
+            **first,
+        ),
         Flag(name="--out", metavar="DIR", help="run folder to write; must not hold a run", **first),
         Flag(name="--resume", metavar="DIR", help="go on with the run in DIR, with its own config", **first),
         *config_flags(first=FIRST),
@@ -48,7 +54,8 @@ def flags() -> list[Flag]:
 
 def run(arguments: Any) -> int:
     """Train, then say where the run is and what it scored."""
-    files = [file for file in (_resumed(arguments), arguments.config) if file is not None]
+    resumed = _resumed(arguments)
+    files = [*([resumed] if resumed is not None else []), *(arguments.config or [])]
     tree = tree_of(arguments, files)
     if arguments.print_config:
         return _print(arguments, tree)
