@@ -13,6 +13,10 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _to_nobody(line: str) -> None:
+    pass
+
+
 class Ticker:
     """Says how far ``what`` is, each time that :data:`EVERY` seconds are over; ``start``: what was done before.
 
@@ -52,8 +56,13 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         from rich.progress import track as bar
 
         yield from bar(items, total=total, description=what, console=Console(stderr=True))
-        return
-    ticker = Ticker(what, total)
+    else:
+        yield from lines(items, what, total)
+
+
+def lines(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """As :func:`track`, for a part of something longer: no bar, and no line where there is a terminal for one."""
+    ticker = Ticker(what, total, say=_to_nobody if sys.stderr.isatty() else _to_stderr)
     for done, item in enumerate(items, start=1):
         yield item
         ticker.at(done)

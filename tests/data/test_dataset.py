@@ -40,7 +40,33 @@ def test_randomness_is_a_function_of_the_seed(folder_set):
     assert same(first, b[1, 42])
     assert same(first, a.get(1, 42))
     assert not same(first, a[1, 43])
-    assert same(a[2], a[2, 2])
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 2}, {"num_workers": 1, "persistent_workers": True}])
+def test_a_plain_loader_sees_images_anew_in_every_epoch_and_again_from_the_same_seed(folder_set, options):
+    if options:
+        options = {**options, "multiprocessing_context": "fork"}
+    dataset = make(folder_set, transform=train_transform((8, 8)))
+
+    def two_epochs(seed):
+        torch.manual_seed(seed)
+        loader = DataLoader(dataset, batch_size=2, shuffle=True, **options)
+        return [
+            {name: image for batch in loader for name, image in zip(batch["name"], batch["image"])} for _ in range(2)
+        ]
+
+    first, second = two_epochs(0)
+    assert first.keys() == second.keys() and len(first) == 3
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+    for epoch, again in zip((first, second), two_epochs(0)):
+        assert all(torch.equal(epoch[name], again[name]) for name in epoch)
+    assert not any(torch.equal(first[name], two_epochs(1)[0][name]) for name in first)
+
+
+def test_without_a_transform_nothing_is_drawn(folder_set):
+    before = torch.get_rng_state()
+    assert same(make(folder_set)[1], make(folder_set)[1])
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_items_leave_the_global_generators_alone(folder_set):

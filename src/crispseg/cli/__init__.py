@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("\ncrispseg: interrupted", file=sys.stderr)
-        return 130
+        return interrupt.leave() if argv is None else interrupt.CODE
     except Exception as error:
         if debug:
             raise

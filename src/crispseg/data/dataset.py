@@ -38,8 +38,9 @@ class SegmentationDataset(Dataset[Item]):
     cache_bytes
         Keep loaded samples in memory, as uint8 at ``size``, until this many bytes are used; in each worker process.
 
-    Randomness is a pure function of a seed: ``dataset[index, seed]`` is the same item in every process, run and order,
-    and leaves torch's generators as they were. ``dataset[index]`` is ``dataset[index, index]``.
+    ``dataset[index, seed]`` is the same item in every process, run and order, and leaves torch's generators as they
+    were. ``dataset[index]`` with a transform draws its seed from torch's generator, so a plain ``DataLoader`` sees each
+    image anew in every epoch, and the same again after ``torch.manual_seed`` with as many workers.
 
     Raises ``DataError``, naming the files, if one is bad or image and label differ in size; ``ValueError`` for a
     sample without label.
@@ -65,8 +66,9 @@ class SegmentationDataset(Dataset[Item]):
         return len(self.samples)
 
     def __getitem__(self, index: int | tuple[int, int]) -> Item:
-        index, seed = index if isinstance(index, tuple) else (index, index)
-        return self.get(index, seed)
+        if isinstance(index, tuple):
+            return self.get(*index)
+        return self.get(index, 0 if self.transform is None else int(torch.randint(2**62, ())))
 
     def get(self, index: int, seed: int) -> Item:
         """Return the item ``index`` with all randomness drawn from ``seed``."""

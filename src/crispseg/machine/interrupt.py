@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from typing import NoReturn
 
 SECONDS = 1.5
 """What a command gets to end by itself."""
@@ -24,6 +25,13 @@ def watch() -> None:
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_wait, args=(reader,), name="crispseg interrupt", daemon=True).start()
+
+
+def leave() -> NoReturn:
+    """End the process, without the seconds that a large library takes to be taken down in order."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(CODE)
 
 
 def _wait(reader: int) -> None:

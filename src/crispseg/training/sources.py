@@ -14,6 +14,7 @@ from crispseg.config import Config, DataConfig
 from crispseg.data import SegmentationDataset, find_samples, train_transform
 from crispseg.errors import DataError, UsageError
 from crispseg.losses import class_weights
+from crispseg.progress import lines
 from crispseg.training.order import Batches
 
 
@@ -40,7 +41,8 @@ def weights_of_classes(config: Config, data: SegmentationDataset) -> Tensor | No
         if len(kind) != k:
             raise UsageError(f"training.class_weights: expected {k} numbers, one a class, found {len(kind)}")
         return torch.tensor(kind)
-    counts = sum(torch.bincount(data.load(i)[1].flatten().long(), minlength=256) for i in range(len(data)))
+    indices = lines(range(len(data)), "counting the pixels of each class", len(data))
+    counts = sum(torch.bincount(data.load(i)[1].flatten().long(), minlength=256) for i in indices)
     return class_weights(cast(Tensor, counts)[:k], kind)
 
 

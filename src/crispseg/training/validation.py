@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from crispseg.data import SegmentationDataset
 from crispseg.errors import DataError
 from crispseg.metrics import BoundaryFScore, MeanIoU
+from crispseg.progress import lines
 
 TOLERANCES = (1.0, 3.0, 5.0)
 
@@ -24,7 +25,7 @@ def validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric) -> dic
     boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES).to(fabric.device)
     training = model.training
     model.eval()
-    for index in range(len(data)):
+    for index in lines(range(len(data)), "validating", len(data)):
         item = data.get(index, 0)
         with fabric.autocast():
             logits = model(fabric.to_device(item["image"][None]).contiguous(memory_format=torch.channels_last))
