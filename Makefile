@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo_out
 
-.PHONY: demo test test-all check format clean
+.PHONY: demo test test-all check slow format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/crispseg demo --out $(OUT)
@@ -19,12 +19,15 @@ test-all: $(VENV)/.installed-dev
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python tests/mutants/mutate.py --jobs 2 $(ONLY)
 
+# Doctests are among the tests: here they would run twice in CI.
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest src --doctest-modules
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -17,7 +17,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,14 +108,14 @@ def stamp() -> dict[str, Any]:
     }
 
 
-def commit(checkout: Path = RESULTS.parents[1]) -> str:
+def commit(checkout: Path = RESULTS.parents[1], sources: Sequence[str] = SOURCES) -> str:
     """The commit of a checkout, with ``+`` if a source differs from it; results that a run writes are no source."""
 
     def git(*arguments: str) -> str:
         run = subprocess.run(["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False)
         return run.stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", *SOURCES) else "")
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", *sources) else "")
 
 
 def save(subject: str, rows: Any) -> Path:

@@ -37,7 +37,7 @@ from crispseg.runs import environment, load_run
 from crispseg.training import train
 
 HERE = Path(__file__).parent
-KEYS = ("base", "label_size", "seeds", "choose", "choice", "all", "rows")
+KEYS = ("base", "label_size", "seeds", "choose", "choice", "first", "all", "rows")
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """From the JSON files of a study to its tables: one line a row, mean ± standard deviation over its seeds.
 
-    python -m experiments.table controls solver        # writes them into docs/results.md
+    python -m experiments.table                        # every table of docs/results.md again
+    python -m experiments.table controls solver        # these
     python -m experiments.table controls --split val --columns classes
-    python -m experiments.table place --first controls/none        # with a row of another study
 
 A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
 study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds
-of error, ``-cost`` for what they cost in mIoU.
+of error, ``-cost`` for what they cost in mIoU. ``first: STUDY/ROW`` in a study file puts a row of another study above
+its own, ``--first`` does so once.
+
+A row of one training is marked. Where the rows of a table were trained on other processors or with other versions of
+torch, each seed says on which.
 
 Not here: training and evaluating (``experiments.study``), figures (``experiments.figure``), differences with their
 intervals (``experiments.differences``).
@@ -20,6 +24,7 @@ from collections.abc import Callable
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import yaml
@@ -45,19 +50,23 @@ def _anatomy(*keys: str) -> Callable[[Result], float]:
 
 
 ANATOMY = {"wrong pixels": _anatomy("wrong"), **{kind: _anatomy(kind) for kind in KINDS}}
+SPLITS = ("test", "val")
+KINDS_OF_COLUMNS = ("means", "classes", "anatomy", "cost")
 COST = {kind: _anatomy("miou_cost", kind) for kind in KINDS}
 
 
 def read_row(results: Path, name: str) -> list[Result]:
     """The runs of the row ``STUDY/ROW`` by seed."""
     study, row = name.split("/")
-    found = [json.loads(path.read_text()) for path in (results / study).glob("*.json")]
+    found = [json.loads(path.read_text()) for path in (results / study).glob(f"{row}-s*.json")]
     return sorted((run for run in found if run["row"] == row), key=lambda run: run["seed"])
 
 
 def rows_of(study: Path, results: Path, first: str | None, split: str) -> dict[str, list[Result]]:
-    """The rows of a study file that have runs seen on ``split``, as it names them, after ``first`` (STUDY/ROW)."""
-    names = [f"{study.stem}/{row}" for row in yaml.safe_load(study.read_text())["rows"]]
+    """A study file's rows that have runs seen on ``split``, as it names them, after ``first``, or its own first."""
+    tree = yaml.safe_load(study.read_text())
+    names = [f"{study.stem}/{row}" for row in tree["rows"]]
+    first = first or tree.get("first")
     rows = {
         name.split("/")[1]: [run for run in read_row(results, name) if split in run["results"]]
         for name in ([first] if first else []) + names
@@ -69,6 +78,8 @@ def rows_of(study: Path, results: Path, first: str | None, split: str) -> dict[s
 
 def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable[[Result], float]]) -> str:
     """The Markdown table: values in %, then what each run cost and where it ran."""
+    everything = [run for runs in rows.values() for run in runs]
+    grounds = {ground: letter for letter, ground in zip(ascii_lowercase, sorted(set(map(_ground, everything))))}
     head = ["row", "seeds", *columns, "parameters", "training"]
     lines = [line(head), "|---|---|" + "---:|" * (len(columns) + 2)]
     for name, runs in rows.items():
@@ -79,23 +90,27 @@ def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable
             line(
                 [
                     name,
-                    ", ".join(str(run["seed"]) for run in runs),
+                    _seeds(runs, grounds),
                     *values,
                     f"{parameters:.2f} M",
                     f"{minutes:.0f} min",
                 ]
             )
         )
-    runs = [run for runs in rows.values() for run in runs]
-    machines = {(t["machine"]["gpu"] or t["machine"]["processor"], t["machine"]["threads"]) for t in _trainings(runs)}
-    where = "; ".join(f"{name}, {threads} thread(s) a run" for name, threads in sorted(machines))
-    commits = ", ".join(sorted({t["commit"] for t in _trainings(runs)}))
-    images = runs[0]["results"][split]["images"]
-    lines.append(
-        f"\nValues in %, on the {images} images of {split}, mean ± standard deviation over the seeds; best checkpoint "
+    machines = {(*_ground(run), run["training"]["machine"]["threads"]) for run in everything}
+    where = "; ".join(f"{name}, torch {torch}, {threads} thread(s) a run" for name, torch, threads in sorted(machines))
+    commits = ", ".join(sorted({run["training"]["commit"] for run in everything}))
+    images = everything[0]["results"][split]["images"]
+    foot = [
+        f"Values in %, on the {images} images of {split}, mean ± standard deviation over the seeds; best checkpoint "
         f"chosen on val. Trained at {commits} on: {where}; times are wall-clock of a machine that did other work too."
-    )
-    return "\n".join(lines)
+    ]
+    if len(grounds) > 1:
+        named = "; ".join(f"{letter}: {name}, torch {torch}" for (name, torch), letter in grounds.items())
+        foot.append(f"Not all were trained on one ground ({named}): seeds of different letters are not paired.")
+    if any(len(runs) == 1 for runs in rows.values()):
+        foot.append("† One training: its chance is in every difference from it.")
+    return "\n".join([*lines, "", " ".join(foot)])
 
 
 def classes(rows: dict[str, list[Result]], split: str) -> dict[str, Callable[[Result], float]]:
@@ -103,6 +118,16 @@ def classes(rows: dict[str, list[Result]], split: str) -> dict[str, Callable[[Re
     found = next(iter(rows.values()))[0]["results"][split]["per_class"]
     thin = sorted(found, key=lambda name: -found[name]["true_boundary_pixels"] / max(1, found[name]["true_pixels"]))
     return {name: partial(_class_iou, name) for name in thin}
+
+
+def name_of(study: str, split: str, columns: str) -> str:
+    """The name of a table: what is usual is left out."""
+    return "-".join([study, *(part for part in (split, columns) if part not in (SPLITS[0], KINDS_OF_COLUMNS[0]))])
+
+
+def tables_of(page: Path) -> list[str]:
+    """The names of the tables that a page has."""
+    return re.findall(r"<!-- table (\S+) -->", page.read_text())
 
 
 def replace_table(page: Path, name: str, text: str) -> None:
@@ -118,8 +143,19 @@ def _class_iou(name: str, result: Result) -> float:
     return float(result["per_class"][name]["iou"])
 
 
-def _trainings(runs: list[Result]) -> list[Result]:
-    return [run["training"] for run in runs]
+def _ground(run: Result) -> tuple[str, str]:
+    """The processor, or the GPU, and the version of torch that a run was trained with."""
+    training = run["training"]
+    return training["machine"]["gpu"] or training["machine"]["processor"], training["versions"]["torch"]
+
+
+def _seeds(runs: list[Result], grounds: dict[tuple[str, str], str]) -> str:
+    """The seeds of a row, those of one ground together, and the mark of a row that has one."""
+    parts = []
+    for ground, letter in grounds.items():
+        if seeds := [str(run["seed"]) for run in runs if _ground(run) == ground]:
+            parts.append(", ".join(seeds) + (f" ({letter})" if len(grounds) > 1 else ""))
+    return "; ".join(parts) + (" †" if len(runs) == 1 else "")
 
 
 def _spread(values: list[float]) -> str:
@@ -134,22 +170,28 @@ def line(cells: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="+")
-    parser.add_argument("--split", default="test", choices=("test", "val"))
-    parser.add_argument("--columns", default="means", choices=("means", "classes", "anatomy", "cost"))
+    parser.add_argument("studies", nargs="*", help="default: every table that the page has")
+    parser.add_argument("--split", default="test", choices=SPLITS)
+    parser.add_argument("--columns", default="means", choices=KINDS_OF_COLUMNS)
     parser.add_argument("--first", metavar="STUDY/ROW", help="a row of another study, above all others")
     parser.add_argument("--folder", type=Path, default=HERE / "studies", help="where the study files are")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     parser.add_argument("--print", action="store_true", help="print, write nothing")
     arguments = parser.parse_args()
-    for study in arguments.studies:
-        rows = rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first, arguments.split)
+    asked = {
+        name_of(study, split, columns): (study, split, columns)
+        for study in arguments.studies or sorted(path.stem for path in arguments.folder.glob("*.yaml"))
+        for split in ([arguments.split] if arguments.studies else SPLITS)
+        for columns in ([arguments.columns] if arguments.studies else KINDS_OF_COLUMNS)
+    }
+    if not arguments.studies:
+        asked = {name: asked[name] for name in tables_of(arguments.page) if name in asked}
+    for name, (study, split, columns) in asked.items():
+        rows = rows_of(arguments.folder / f"{study}.yaml", arguments.results, arguments.first, split)
         fixed = {"means": COLUMNS, "anatomy": ANATOMY, "cost": COST}
-        text = table(rows, arguments.split, fixed.get(arguments.columns) or classes(rows, arguments.split))
+        text = table(rows, split, fixed.get(columns) or classes(rows, split))
         print(text)
-        suffixes = [part for part, usual in ((arguments.split, "test"), (arguments.columns, "means")) if part != usual]
-        name = "-".join([study, *suffixes])
         if not arguments.print:
             replace_table(arguments.page, name, text)
 

@@ -147,7 +147,7 @@ def test_test_stays_closed_until_a_choice_is_committed(question, tmp_path, monke
     (tmp_path / "page.md").write_text("<!-- table does_it_help -->\n<!-- /table -->\n")
     where = ("does_it_help", "--folder", tmp_path, "--page", tmp_path / "page.md")
     carry_out(monkeypatch, table, tmp_path, *where)
-    assert "| sdn | 0 |" in (table_of := (tmp_path / "page.md").read_text()) and "| none |" not in table_of
+    assert "| sdn | 0 † |" in (table_of := (tmp_path / "page.md").read_text()) and "| none |" not in table_of
 
     question.write_text(yaml.safe_dump(tree | {"choose": "val", "choice": ["sdn", "none"]}, sort_keys=False))
     with pytest.raises(SystemExit):
@@ -170,6 +170,7 @@ def test_a_choice_that_says_something_else_is_an_error(question, changes, messag
         study.read_study(question)
 
 
+@pytest.mark.slow
 def test_every_host_of_the_study_takes_the_neck_where_its_rows_say(monkeypatch):
     monkeypatch.chdir(study.HERE.parent)
     asked = study.read_study(study.HERE / "studies" / "six_hosts_camvid.yaml")
@@ -231,6 +232,44 @@ def test_a_table_needs_its_markers(question, tmp_path, monkeypatch):
     page.write_text("no table here")
     with pytest.raises(SystemExit, match="expected one pair of markers <!-- table x -->"):
         table.replace_table(page, "x", "text")
+
+
+def trained(row, seed, processor="AMD", torch="2.15", gpu=None, **results):
+    training = {"parameters": 1e6, "seconds": 60, "commit": "c0ffee1", "versions": {"torch": torch}}
+    machine = {"processor": processor, "gpu": gpu, "threads": 1}
+    return {"row": row, "seed": seed, "training": training | {"machine": machine}, "results": results}
+
+
+def test_a_table_says_which_rows_were_trained_elsewhere_and_which_have_one_training():
+    def made(*runs):
+        rows = {}
+        for run in runs:
+            rows.setdefault(run["row"], []).append(run)
+        text = table.table(rows, "val", {"mIoU": lambda result: result["miou"]})
+        return [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| ")][1:], text.splitlines()[-1]
+
+    val = {"images": 3, "miou": 0.5}
+    one = [trained("a", seed, val=val) for seed in (0, 1)]
+    assert made(*one)[0] == ["0, 1"] and "ground" not in made(*one)[1] and "†" not in made(*one)[1]
+    seeds, foot = made(*one, trained("a", 2, "Intel", val=val), trained("b", 0, torch="2.14", val=val))
+    assert seeds == ["0, 1 (b); 2 (c)", "0 (a) †"]
+    assert "(a: AMD, torch 2.14; b: AMD, torch 2.15; c: Intel, torch 2.15)" in foot
+    assert foot.endswith("† One training: its chance is in every difference from it.")
+    seeds, foot = made(*one, trained("b", 0, gpu="H200", val=val), trained("b", 1, gpu="H200", val=val))
+    assert seeds == ["0, 1 (a)", "0, 1 (b)"] and "b: H200, torch 2.15" in foot and "†" not in foot
+
+
+def test_the_tables_of_the_page_are_those_of_the_results_kept_here(repository, tmp_path, monkeypatch):
+    page = tmp_path / "results.md"
+    page.write_text((repository / "docs" / "results.md").read_text())
+    monkeypatch.setattr(sys, "argv", ["table", "--page", str(page)])
+    table.main()
+    assert page.read_text() == (repository / "docs" / "results.md").read_text()
+    changed = page.read_text().replace("| none | 0, 1, 2, 3, 4 (a) | 55.4", "| none | 0, 1, 2, 3, 4 (a) | 55.5")
+    page.write_text(changed)
+    monkeypatch.setattr(sys, "argv", ["table", "tuned", "--page", str(page)])
+    table.main()
+    assert page.read_text() != changed
 
 
 def test_a_gain_is_taken_between_runs_of_the_same_seed():
