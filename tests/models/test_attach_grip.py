@@ -428,6 +428,7 @@ def test_a_module_that_is_gone_is_said(image):
         model(image)
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @places
 def test_jit_trace_and_channels_last_and_autocast_say_the_same(place, image):
     model = made(Net)
@@ -445,4 +446,6 @@ def test_jit_trace_and_channels_last_and_autocast_say_the_same(place, image):
     with torch.no_grad():
         with pytest.warns(FutureWarning, match="torch.jit.trace"):
             written = torch.jit.trace(model, image)
+        other = torch.rand(1, 3, 64, 80)
         torch.testing.assert_close(written(image), model(image))
+        torch.testing.assert_close(written(other), model(other))

@@ -59,6 +59,11 @@ class Head:
 
 def find_head(model: nn.Module, example: Any) -> Head:
     """Return the head of ``model``. Raises UsageError, naming submodules that could be meant, if none is found."""
+    with torch.inference_mode(False), torch.enable_grad():  # whoever attaches may be without
+        return _found(model, example)
+
+
+def _found(model: nn.Module, example: Any) -> Head:
     run = trace(model, example)
     logits = next((t for t in run.output if t.ndim == 4 and t.requires_grad), None)
     if logits is None:
