@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from attach_suite import AttachSuite, Host, prediction, transformed
+from attach_suite import AttachSuite, Host, facts, prediction, transformed
 from torchvision.models import segmentation
 
 from crispseg.models import adapter_parameters, attach
@@ -16,31 +16,34 @@ def make(name):
     return getattr(segmentation, name)(weights=None, weights_backbone=None, num_classes=4, **auxiliary)
 
 
-def host(name, channels, options, slow=False):
-    return Host(lambda: make(name), "classifier", channels, odd=(37, 51), options=options, slow=slow)
+def host(name, channels, features, detail, slow=False):
+    return Host(lambda: make(name), "classifier", channels, features, "", detail, odd=(37, 51), slow=slow)
 
 
 class TestTorchvision(AttachSuite):
-    hosts: ClassVar = {  # a dense 3×3 on 960 or 2048 channels is slow to make
-        "lraspp": host("lraspp_mobilenet_v3_large", [40, 960], {"groups": 8}),
-        "deeplabv3": host("deeplabv3_mobilenet_v3_large", [960], {"width": 32}),
-        "fcn": host("fcn_resnet50", [2048], {"width": 32}, slow=True),
+    hosts: ClassVar = {
+        "lraspp": host("lraspp_mobilenet_v3_large", [40, 960], "classifier.high_classifier", "backbone.1"),
+        "deeplabv3": host("deeplabv3_mobilenet_v3_large", [960], "classifier.4", "backbone.1"),
+        "fcn": host("fcn_resnet50", [2048], "classifier.4", "backbone.relu", slow=True),
     }
 
-    def test_the_auxiliary_head_reads_its_map_as_it_was(self):
+    @pytest.mark.parametrize("where", ["head", "encoder"])
+    def test_the_auxiliary_head_reads_its_map_as_it_was(self, where):
         torch.manual_seed(0)
-        model, image = attach(make("deeplabv3_mobilenet_v3_large").eval(), width=32), torch.rand(1, 3, 37, 51)
+        model, image = make("deeplabv3_mobilenet_v3_large").eval(), torch.rand(1, 3, 37, 51)
+        attach(model, place=where, width=8)
         with torch.no_grad():
             before = model(image)
-            torch.nn.init.normal_(model.classifier.sdn.neck.levels[0].fusion.mix.weight)
+            for p in adapter_parameters(model):
+                torch.nn.init.normal_(p, std=0.1)
             after = model(image)
         assert torch.equal(before["aux"], after["aux"]) and not torch.equal(before["out"], after["out"])
 
     def test_the_maps_that_the_classifier_reads_are_refined(self):
         names = {"lraspp_mobilenet_v3_large": ["low", "high"], "deeplabv3_mobilenet_v3_large": [0]}
         for name, expected in names.items():
-            neck = attach(make(name), width=8).classifier.sdn
-            assert [path[-1] for path in neck.paths] == expected
+            found = facts(attach(make(name), place="encoder", width=8))
+            assert [path[-1] for path in found["paths"]] == expected
 
 
 def test_a_backbone_that_runs_its_items_in_turn_does_not_run_the_neck_as_one():
@@ -48,18 +51,18 @@ def test_a_backbone_that_runs_its_items_in_turn_does_not_run_the_neck_as_one():
     items = list(model.backbone)
     with torch.no_grad():
         before = model(image)["out"]
-        attach(model, at="backbone", groups=8)
+        attach(model, at="backbone", width=8)
         assert torch.equal(model(image)["out"], before)
         assert torch.equal(copy.deepcopy(model)(image)["out"], before)
     assert list(model.backbone) == list(model.backbone.keys()) == items
     assert len(model.backbone) == len(model.backbone.values()) == len(items)
-    assert any(key.startswith("backbone.sdn.") for key in model.state_dict())
+    assert any(key.startswith("backbone.0.0.sdn.") for key in model.state_dict())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["compile", "export"])
 def test_such_a_backbone_compiles_and_exports(way):
-    model, image = attach(make("lraspp_mobilenet_v3_large").eval(), at="backbone", groups=8), torch.rand(1, 3, 64, 96)
+    model, image = attach(make("lraspp_mobilenet_v3_large").eval(), at="backbone", width=8), torch.rand(1, 3, 64, 96)
     for p in adapter_parameters(model):
         torch.nn.init.normal_(p, std=0.05)
     with torch.no_grad():

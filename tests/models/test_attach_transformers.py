@@ -110,28 +110,70 @@ def with_task(batch, height, width):
     return {"pixel_values": torch.rand(batch, 3, height, width), "task_inputs": torch.zeros(batch, 8, dtype=torch.long)}
 
 
+def mobilenetv2():
+    config = hf.MobileNetV2Config(num_labels=5, depth_multiplier=0.25, min_depth=8, initializer_range=0.3)
+    return hf.MobileNetV2ForSemanticSegmentation(config)
+
+
+def eomt():
+    sizes = {"image_size": 64, "patch_size": 16, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    return hf.EomtForUniversalSegmentation(hf.EomtConfig(**sizes, num_blocks=1, num_queries=4, num_labels=5))
+
+
 ODD = (67, 93)
 ENCODER = "model.pixel_level_module.encoder"
+PATCHES = "swin.embeddings.patch_embeddings.projection"
+
+
+def dense(make, channels, detail, head="decode_head", features="classifier", **more):
+    """A host whose head gives logits on the grid of what it reads."""
+    return Host(make, head, channels, f"{head}.{features}", f"{head}.{features}", detail, **more)
+
+
+def masks(make, channels, features, detail, **more):
+    return Host(make, ENCODER, channels, features, None, f"{ENCODER}.{detail}", odd=ODD, **more)
 
 
 class TestTransformers(AttachSuite):
-    hosts: ClassVar = {  # DPT, BEiT and data2vec take one size alone
-        "segformer": Host(segformer, "decode_head", [8, 8, 16, 16], odd=ODD),
-        "upernet-resnet": Host(lambda: upernet(resnet(), 16), "decode_head", [8, 12, 16, 24], odd=ODD),
-        "upernet-swin": Host(lambda: upernet(swin(), 32), "decode_head", [8, 16, 32, 64], odd=ODD),
-        "dpt": Host(dpt, "neck.reassemble_stage", [8, 8, 16, 16]),
-        "beit": Host(beit, "decode_head", [16, 16, 16, 16]),
-        "data2vec": Host(data2vec, "decode_head", [16, 16, 16, 16]),
-        "mobilevit": Host(mobilevit, "segmentation_head", [16], odd=ODD),
-        "maskformer": Host(maskformer, ENCODER, [8, 12, 16, 24], odd=ODD),
-        "mask2former": Host(mask2former, ENCODER, [8, 16, 32, 64], odd=ODD),
-        "oneformer": Host(oneformer, ENCODER, [8, 16, 32, 64], odd=ODD, inputs=with_task),
+    hosts: ClassVar = {  # DPT, BEiT, data2vec and EoMT take one size alone
+        "segformer": dense(segformer, [8, 8, 16, 16], "segformer.stages.0.patch_embeddings.proj", odd=ODD),
+        "upernet-resnet": dense(lambda: upernet(resnet(), 16), [8, 12, 16, 24], "backbone.embedder.embedder", odd=ODD),
+        "upernet-swin": dense(lambda: upernet(swin(), 32), [8, 16, 32, 64], f"backbone.{PATCHES}", odd=ODD),
+        "dpt": Host(
+            dpt,
+            "neck.reassemble_stage",
+            [8, 8, 16, 16],
+            "head.head.4",
+            "head.head.5",
+            "dpt.embeddings.patch_embeddings.projection",
+        ),
+        "beit": dense(beit, [16, 16, 16, 16], "beit.embeddings.patch_embeddings.projection"),
+        "data2vec": dense(data2vec, [16, 16, 16, 16], "data2vec_vision.embeddings.patch_embeddings.projection"),
+        "mobilevit": dense(
+            mobilevit, [16], "mobilevit.conv_stem", "segmentation_head", "classifier.convolution", odd=ODD
+        ),
+        "mobilenetv2": dense(
+            mobilenetv2, [320], "mobilenet_v2.conv_stem", "segmentation_head", "classifier.convolution", slow=True
+        ),
+        "maskformer": masks(
+            maskformer, [8, 12, 16, 24], "model.pixel_level_module.decoder.mask_projection", "embedder.embedder"
+        ),
+        "mask2former": masks(
+            mask2former, [8, 16, 32, 64], "model.transformer_module.decoder.mask_predictor", PATCHES
+        ),
+        "oneformer": masks(
+            oneformer, [8, 16, 32, 64], "model.transformer_module.decoder", PATCHES, inputs=with_task
+        ),
+        "eomt": Host(
+            eomt, None, [], "upscale_block.block.1.layernorm2d", None, "embeddings.patch_embeddings.projection"
+        ),
     }
 
 
+@pytest.mark.parametrize("place", ["head", "encoder"])
 @pytest.mark.parametrize("name", ["segformer", "mask2former"])
-def test_save_pretrained_and_from_pretrained_with_the_adapter_beside_it(name, tmp_path):
-    model, image = attach(TestTransformers.hosts[name].build()), torch.rand(1, 3, 64, 64)
+def test_save_pretrained_and_from_pretrained_with_the_adapter_beside_it(name, place, tmp_path):
+    model, image = attach(TestTransformers.hosts[name].build(), place=place), torch.rand(1, 3, 64, 64)
     for p in adapter_parameters(model):
         torch.nn.init.normal_(p, std=0.1)
     model.save_pretrained(tmp_path)
@@ -148,7 +190,5 @@ def test_a_host_that_needs_more_than_an_image_asks_for_an_example():
 
 
 def test_a_host_without_a_border_between_encoder_and_decoder_is_told_so():
-    sizes = {"image_size": 64, "patch_size": 16, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
-    model = hf.EomtForUniversalSegmentation(hf.EomtConfig(**sizes, num_blocks=1, num_queries=4, num_labels=5))
     with pytest.raises(UsageError, match="cannot find a border between encoder and decoder in Eomt.*'upscale_block'"):
-        attach(model)
+        attach(eomt(), place="encoder")

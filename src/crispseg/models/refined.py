@@ -6,6 +6,7 @@ Not here: where a host's head is, and how its maps get here (``attaching``); the
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -104,6 +105,6 @@ class HeadRefiner(nn.Module):
 
     def resize(self, x: Tensor, like: Tensor) -> Tensor:
         """Bring ``x`` to the grid of ``like`` as the host does."""
-        if x.shape[-2:] == like.shape[-2:]:
-            return x
+        if not (torch.jit.is_tracing() or torch.compiler.is_exporting()) and x.shape[-2:] == like.shape[-2:]:
+            return x  # what is written down for any size may not depend on this one's
         return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.errors import UsageError
+from crispseg.models.attaching import graph
 from crispseg.models.attaching.taps import Tap
 from crispseg.models.attaching.wire import Wire
 from crispseg.names import Side as Side
@@ -76,17 +77,15 @@ class Grafted:
         return _empty, (self.plain, *arguments[1:]), *state
 
 
-def why_not(module: nn.Module) -> str | None:
-    """Return why ``module`` cannot run taps; None if it can."""
+def why_not(module: nn.Module, *, scope: bool = False) -> str | None:
+    """Return why ``module`` cannot run taps, or its forward cannot be a frame (``scope``); None if it can."""
     kind = type(module)
+    if isinstance(module, torch.fx.GraphModule):
+        return "is a torch.fx.GraphModule: attach to a module that has it as a part" if scope else None
     if "forward" in vars(module):
         return "has a forward of its own (hooks of accelerate, torch.compile, a patch): attach before that is put on"
     if isinstance(module, torch.jit.ScriptModule):
         return "is compiled by torch.jit"
-    if isinstance(module, torch.fx.GraphModule):
-        return (
-            "is a torch.fx.GraphModule, which writes its forward anew; name a submodule of it, or who reads its output"
-        )
     if kind.__reduce__ is not object.__reduce__ or _own_reduce_ex(kind):
         return "has a way of its own to be copied and pickled"
     return None
@@ -108,7 +107,11 @@ def hold(module: nn.Module, neck: Neck) -> None:
 
 
 def tap(module: nn.Module, side: Side, what: Tap) -> None:
-    """Run ``what`` on each input or output of ``module``."""
+    """Run ``what`` on each input, (args, kwargs), or output of ``module``."""
+    check(module)
+    if isinstance(module, torch.fx.GraphModule):
+        graph.tap(module, side, what)
+        return
     taps = _taps(module)
     (taps.before if side == "input" else taps.after).append(what)
 
@@ -124,6 +127,8 @@ def remove(model: nn.Module) -> None:
         vars(module).pop("crispseg_taps", None)
         if isinstance(module, Grafted):
             module.__class__ = _without(type(module))
+        if isinstance(module, torch.fx.GraphModule):
+            graph.remove(module)
         if isinstance(module._modules.get(NAME), Neck):
             del module._modules[NAME]
 
@@ -150,7 +155,6 @@ def check(module: nn.Module) -> None:
 
 
 def _taps(module: nn.Module) -> Taps:
-    check(module)
     if "crispseg_taps" not in vars(module):
         if not isinstance(module, Grafted):
             module.__class__ = _grafted(type(module))
@@ -184,7 +188,7 @@ _KINDS: weakref.WeakKeyDictionary[type, weakref.ref[type[nn.Module]]] = weakref.
 def _subclass(plain: type[nn.Module]) -> type[nn.Module]:
     @functools.wraps(plain.forward)  # hosts look at the signature of a module's forward
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        taps = self.crispseg_taps
+        taps = getattr(self, "crispseg_taps", None)  # detached since, this forward may still be held by a wrapper
         if taps is None:
             return plain.forward(self, *args, **kwargs)
         return taps.run(self, plain.forward, args, kwargs)

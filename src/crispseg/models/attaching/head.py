@@ -59,6 +59,11 @@ class Head:
 
 def find_head(model: nn.Module, example: Any) -> Head:
     """Return the head of ``model``. Raises UsageError, naming submodules that could be meant, if none is found."""
+    with torch.inference_mode(False), torch.enable_grad():  # whoever attaches may be without
+        return _found(model, example)
+
+
+def _found(model: nn.Module, example: Any) -> Head:
     run = trace(model, example)
     logits = next((t for t in run.output if t.ndim == 4 and t.requires_grad), None)
     if logits is None:
@@ -281,12 +286,12 @@ def _assemble(
     calls = [features.call, detail.call, *([added.call] if added else [])]
     chains = [[*call.around, call] for call in calls]
     shared = [call for call in chains[0] if all(call in chain for chain in chains)]
-    scope = next((call for call in reversed(shared) if graft.why_not(call.module) is None), None)
+    scope = next((call for call in reversed(shared) if graft.why_not(call.module, scope=True) is None), None)
     for seen in (features, detail, *([added] if added else [])):
         if (reason := graft.why_not(seen.call.module)) is not None:
             raise UsageError(f"attach: {seen.call.path!r} ({type(seen.call.module).__name__}) {reason}")
     if scope is None:
-        raise UsageError(f"attach: {type(model).__name__} {graft.why_not(shared[-1].module)}")
+        raise UsageError(f"attach: {type(model).__name__} {graft.why_not(shared[-1].module, scope=True)}")
     sizes = tuple((t.shape[-2], t.shape[-1]) for t in (features.tensor, detail.tensor, z))
     return Head(
         scope=scope.path,
