@@ -36,7 +36,7 @@ def test_sides_and_trainings_see_the_same_images():
 
 
 def test_images_of_a_group_come_together():
-    """Groups, not images, are drawn: no sample holds a part of one, and there are as many groups in each as there are."""
+    """Groups, not images, are drawn: no sample holds a part of one; each has as many groups as there are."""
     (draws,) = drawn(side([10, 10, 90, 90]), group=torch.tensor([0, 0, 1, 1]), samples=500)
     assert set(draws.tolist()) == {0.1, 0.5, 0.9}
     assert (draws == 0.5).double().mean() == pytest.approx(0.5, abs=0.1)

@@ -17,7 +17,7 @@ from typing import Any
 
 from crispseg import config as configs
 from crispseg.cli._prediction import add_prediction, pair, prediction_of
-from crispseg.cli._tables import comparison_table, show
+from crispseg.cli._tables import comparison_table, printable, show
 from crispseg.cli.evaluate import add_classes, add_settings, progress, settings_of
 from crispseg.comparison import does_it_help, run_comparison
 from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
@@ -93,7 +93,7 @@ def run(arguments: Any) -> int:
         result = run_comparison(contenders, cases, classes, out, root=root, extra=human, **options)
     show(comparison_table(result))
     for sentence in [*result["verdicts"].values(), *result["caveats"]]:
-        print(sentence)
+        print(printable(sentence))
     print(f"{out}: compare.json, report.html")
     return 0
 
@@ -182,7 +182,8 @@ def _cases(contenders: Sequence[Contender], arguments: Any) -> tuple[list[Case],
 def _human(arguments: Any, classes: ClassSet | None, settings: Settings) -> dict[str, Any]:
     if arguments.label2 is None or classes is None:
         return {}
-    maps = mask_maps(mask_pairs(arguments.label2, arguments.label), classes, as_annotator=True)
+    pairs = mask_pairs(arguments.label2, arguments.label)
+    maps = mask_maps(pairs, classes, as_annotator=True, size=pair(arguments.label_size))
     human = suite(maps, classes.names, classes.ignore_index, settings=settings)
     headline = {name: value if value == value else None for name, value in human.headline().items()}
     return {"human": {"headline": headline, **human.summary()}}
