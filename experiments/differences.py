@@ -5,18 +5,26 @@
 
 Each file is kept as ``results/compare/NAME.json``, further ones as ``NAME-2.json`` and so on.
 
-**Parts.** Trainings whose counts are lost cannot be resampled together with later ones, but both comparisons stand. The
-difference over all is the mean of the parts', weighted by trainings, and so is its interval: right if the parts erred
-together, as they do by the choice of images, and too wide as far as they do not, as by the chance in training.
+**Parts.** Trainings whose counts are lost cannot be resampled together with later ones, but their values stand. So the
+difference is that of all trainings, the chance in training is seen from all of them, and the choice of images from
+those parts whose counts are kept (:mod:`crispseg.evaluation.intervals` has the sum). Where no part has such counts, the
+difference and its interval are the means of the parts', weighted by trainings.
+
+**Older files**, made before intervals were made of both, hold percentiles of a bootstrap; the table says so.
 
 Not here: making comparisons (``crispseg compare``), tables of rows (``experiments.table``).
 """
 
 import argparse
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from crispseg.evaluation import Noise, combine
 from crispseg.files import write_json
 from experiments.table import HERE, Result, line, replace_table
 
@@ -28,6 +36,7 @@ METRICS = {
     "Boundary IoU": "boundary_iou",
     "trimap IoU 3 px": "trimap_iou_3",
 }
+OLDER = "Intervals of the older kind (percentiles), since the counts were not kept: too narrow over few trainings."
 COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
 """Not the latency: where studies are compared, something trains."""
 
@@ -40,24 +49,53 @@ def trainings(tree: Result) -> int:
     return int(counts.pop())
 
 
+def counted(parts: Sequence[Result]) -> list[Result]:
+    """Those of the parts that say how the choice of images spreads: made from counts, by today's intervals."""
+    return [tree for tree in parts if "groups_weigh_as" in tree]
+
+
 def pooled(parts: Sequence[Result], name: str, metric: str) -> dict[str, float]:
-    """``difference``, ``low`` and ``high`` of one contender over all parts: their means, weighted by trainings."""
+    """``difference``, ``low`` and ``high`` of one contender over all parts."""
     if len(parts) == 1:
         return dict(parts[0]["differences"][name][metric])
     weights = [trainings(tree) for tree in parts]
-    found = [tree["differences"][name][metric] for tree in parts]
-    keys = ("difference", "low", "high")
-    return {k: sum(w * part[k] for w, part in zip(weights, found, strict=True)) / sum(weights) for k in keys}
+    if not counted(parts):
+        found = [tree["differences"][name][metric] for tree in parts]
+        keys = ("difference", "low", "high")
+        return {k: sum(w * part[k] for w, part in zip(weights, found, strict=True)) / sum(weights) for k in keys}
+    total, sides = sum(weights), (name, parts[0]["baseline"])
+    known = [(trainings(tree), tree) for tree in counted(parts)]
+    images = 0.0
+    by_images = dict.fromkeys(sides, 0.0)
+    for count, tree in known:
+        share = count / sum(n for n, _ in known)
+        own = {side: tree["contenders"][side]["metrics"][metric]["by_images"] for side in sides}
+        # Of what images do to each training by itself, more trainings average more away.
+        spread = tree["differences"][name][metric]["image_variance"] + sum(own.values()) * (1 / total - 1 / count)
+        images += share * max(0.0, spread)
+        by_images = {side: by_images[side] + share * own[side] for side in sides}
+    noise, means = [], []
+    for side in sides:
+        values = [v for tree in parts for v in tree["contenders"][side]["metrics"][metric]["trainings"]]
+        noise.append(Noise(total, _number(statistics.variance(values)), _number(by_images[side])))
+        means.append(statistics.mean(values))
+    groups = sum(n * tree["groups_weigh_as"] for n, tree in known) / sum(n for n, _ in known)
+    of = combine(_number(means[0] - means[1]), _number(images), noise, _number(groups))
+    return {"difference": float(of.value), "low": float(of.low), "high": float(of.high)}
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def table(parts: Sequence[Result]) -> str:
     """The Markdown table: each contender minus the baseline, with its interval, in points."""
     first = parts[0]
-    sides = (first["baseline"], list(first["contenders"]), first["bootstrap"]["images"], first["bootstrap"]["groups"])
+    sides = (first["baseline"], list(first["contenders"]), first["bootstrap"]["images"])
     for tree in parts[1:]:
-        bootstrap = tree["bootstrap"]
-        if (tree["baseline"], list(tree["contenders"]), bootstrap["images"], bootstrap["groups"]) != sides:
+        if (tree["baseline"], list(tree["contenders"]), tree["bootstrap"]["images"]) != sides:
             raise SystemExit(f"parts of a comparison need the same contenders and images, found other than {sides}")
+    groups = (counted(parts) or parts)[0]["bootstrap"]["groups"]
     names = list(first["differences"])
     lines = [line(["", *(f"{name} − {first['baseline']}" for name in names)]), "|---|" + "---:|" * len(names)]
     lines += [line([title, *(_words(pooled(parts, n, metric)) for n in names)]) for title, metric in METRICS.items()]
@@ -67,7 +105,7 @@ def table(parts: Sequence[Result]) -> str:
         foot = f" Operations: {costs['at'].split(' on ')[0].lower()}."
     made = ", ".join(f"{tree['environment']['commit']} on {_machine(tree)}" for tree in parts)
     lines.append(
-        f"\nPoints, with 95 % intervals, on {sides[2]} images in {sides[3]} groups; {_trainings(parts)} "
+        f"\nPoints, with 95 % intervals, on {sides[2]} images in {groups} groups; {_trainings(parts)} "
         f"`crispseg compare` at {made}.{foot}"
     )
     return "\n".join(lines)
@@ -75,13 +113,16 @@ def table(parts: Sequence[Result]) -> str:
 
 def _trainings(parts: Sequence[Result]) -> str:
     if len(parts) == 1:
-        of = ", ".join(f"{name} {found['trainings']}" for name, found in parts[0]["contenders"].items())
-        return f"trainings: {of}. {parts[0]['caveats'][0] if parts[0]['caveats'] else ''}"
+        tree = parts[0]
+        of = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
+        one = [words for words in tree["caveats"] if words.startswith("One training")]
+        return " ".join([f"trainings: {of}.", *one, *([] if counted(parts) else [OLDER])])
     counts = [trainings(tree) for tree in parts]
-    return (
-        f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: means of the parts' "
-        "differences and intervals, which err on the wide side."
-    )
+    said = f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: "
+    if not counted(parts):
+        return f"{said}means of the parts' differences and intervals. {OLDER}"
+    kept = sum(trainings(tree) for tree in counted(parts))
+    return f"{said}the chance in training is seen from all, the choice of images from the {kept} whose counts are kept."
 
 
 def _machine(tree: Result) -> str:

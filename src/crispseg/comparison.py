@@ -171,10 +171,14 @@ def run_comparison(
     result |= dict(extra or {}) | _costs(trained, cases, device)
     facts = environment()
     palette, ignore_index = ((), 255) if classes is None else (classes.palette, classes.ignore_index)
-    scene = _scenes(masks, cases, classes) if classes is not None and masks.keys() == sides.keys() else None
-    page = compare_page(result, scene, palette, ignore_index, _provenance(facts, trained))
+    scene = (
+        _scenes(masks, cases, classes, settings or Settings())
+        if classes is not None and masks.keys() == sides.keys()
+        else None
+    )
     result |= {"paths": _paths(trained), "environment": facts}
-    write_json(out / "compare.json", result)
+    write_json(out / "compare.json", result)  # first: a page that fails must not lose the numbers
+    page = compare_page(result, scene, palette, ignore_index, _provenance(facts, trained))
     write_text(out / "report.html", page)
     return result
 
@@ -217,13 +221,17 @@ def _costs(contenders: Sequence[Contender], cases: Sequence[Case], device: torch
     return {"costs": {"at": f"One image of {width}×{height} on {where}, median", "of": of}}
 
 
-def _scenes(masks: dict[str, tuple[Path, ...]], cases: Sequence[Case], classes: ClassSet) -> Callable[[str], Scene]:
+def _scenes(
+    masks: dict[str, tuple[Path, ...]], cases: Sequence[Case], classes: ClassSet, settings: Settings
+) -> Callable[[str], Scene]:
     by_name = {case.name: case for case in cases}
+    band = settings.metrics(len(classes), classes.ignore_index).boundary_iou
 
     def scene(name: str) -> Scene:
         case = by_name[name]
         preds = {who: next(contender_maps(paths[0], [case], classes))[1] for who, paths in masks.items()}
-        return Scene(name, case.truth(classes), preds, case.picture())
+        truth = case.truth(classes)
+        return Scene(name, truth, preds, case.picture(), band.width_of(*truth.shape))
 
     return scene
 

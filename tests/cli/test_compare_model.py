@@ -222,7 +222,11 @@ def test_a_factory_that_does_not_do_is_told_before_anything_is_trained(net, scen
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.at", "decodr"], 2, "no submodule 'decodr'"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.placement", "decoder"], 2, "write model.place"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.encoder", "x"], 2, "of crispseg's own"),
-        (["--model", "net.py:NoMaps", "--data.root", "{scenes}", "--model.place", "encoder"], 2, "cannot find a border"),
+        (
+            ["--model", "net.py:NoMaps", "--data.root", "{scenes}", "--model.place", "encoder"],
+            2,
+            "cannot find a border",
+        ),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "none"], 2, "must not be none"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "sdm"], 2, "did you mean 'sdn'"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck_options.width", "0"], 2, "width must be"),

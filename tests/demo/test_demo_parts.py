@@ -2,14 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from crispseg.data import SegmentationDataset, find_samples
+from crispseg.data import ClassSet, SegmentationDataset, default_palette, find_samples, write_classes
 from crispseg.demo.images import _spread, gather
 from crispseg.demo.measurement import Measurement
-from crispseg.demo.page import RANKS, _chosen, _signed
+from crispseg.demo.page import RANKS, _chosen, _signed, _verdict, write_picture
 from crispseg.demo.responses import _sobel, in_network, on_picture
+from crispseg.evaluation import suite
 from crispseg.models import HeadRefiner, build_model
 
 COUNTS = {"train": 5, "val": 2, "test": 3}
@@ -57,6 +60,61 @@ def test_scenes_are_shown_by_rank_of_the_gain_and_crops_take_no_side(scenes):
         {"none": Measurement({}, guesses[1], [0.5] * 12), "sdn": Measurement({}, guesses[0], sdn.image_boundary_f)},
     )
     assert [scene.box for scene in swapped] == [scene.box for scene in shown]
+
+
+def evaluated(root, images, size=(20, 30), border=True):
+    """A data set of so many images, and what two networks err on it, the second less."""
+    for folder in ("images/test", "labels/test"):
+        (root / folder).mkdir(parents=True)
+    write_classes(root / "classes.json", ClassSet(("a", "b"), default_palette(2), 255))
+    for i in range(images):
+        label = np.zeros(size, np.uint8)
+        label[:, size[1] // 2 + i :] = border
+        Image.fromarray(label).save(root / f"labels/test/{i}.png")
+        Image.fromarray(label[..., None].repeat(3, 2) * 200).save(root / f"images/test/{i}.png")
+    data = SegmentationDataset(*find_samples(root, "test"))
+    results = {}
+    for name, shift in (("none", 2), ("sdn", 1)):
+        predictions = [data[i]["label"].to(torch.uint8).roll(shift * (i + 1), 1) for i in range(images)]
+        maps = [(str(i), prediction, data[i]["label"]) for i, prediction in enumerate(predictions)]
+        found = suite(maps, data.classes.names)
+        results[name] = Measurement(
+            found.summary(), predictions, found.per_image(true_only=True)["boundary_f_1"].tolist()
+        )
+    return data, results
+
+
+@pytest.mark.parametrize(
+    ("images", "titles"),
+    [
+        (1, ["Median"]),
+        (2, ["Largest gain", "Smallest gain"]),
+        (3, ["Largest gain", "Median", "Smallest gain"]),
+        (4, ["Largest gain", "Upper quartile", "Lower quartile", "Smallest gain"]),
+    ],
+)
+def test_few_images_have_fewer_ranks_and_each_its_own_name(tmp_path, images, titles):
+    data, results = evaluated(tmp_path / "data", images)
+    assert [scene.title.split(":")[0] for scene in _chosen(data, results)] == titles
+    write_picture(tmp_path / "x.webp", data, results)
+    with Image.open(tmp_path / "x.webp") as picture:
+        assert picture.width > 6 * 30
+
+
+def test_wide_images_fit_into_a_picture(tmp_path):
+    data, results = evaluated(tmp_path / "data", 1, (20, 3000))
+    write_picture(tmp_path / "x.webp", data, results)
+    with Image.open(tmp_path / "x.webp") as picture:
+        assert picture.width == 16383
+
+
+def test_images_without_a_border_have_no_gain_and_say_so(tmp_path):
+    data, results = evaluated(tmp_path / "data", 3, border=False)
+    sentence = _verdict(results["none"], results["sdn"], {"data": "generated scenes"})[0]
+    assert sentence.startswith("Boundary F at 1 px: not to be measured on these images; mIoU: 100.0")
+    assert "On 0 of 3 images" in sentence
+    for scene in _chosen(data, results):
+        assert scene.title.endswith("no border to measure")
 
 
 def test_differences_have_a_sign_only_if_they_show_one():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crispseg.evaluation import KINDS, error_kinds, suite
+from crispseg.evaluation import KINDS, Settings, error_kinds, suite
 from crispseg.evaluation.anatomy import DISPLACED, INTERIOR, INVENTED, MISSED, anatomy_counts
 from crispseg.metrics.labels import codes
 
@@ -169,3 +169,18 @@ def test_the_summary_adds_up():
     assert summary["per_class"]["sky"]["displaced"] == pytest.approx(2 / 60)
     (pair,) = summary["displacement_px"]
     assert (pair["from"], pair["to"], pair["signed"], pair["boundary_px"]) == ("sky", "road", 1.0, 120)
+
+
+@pytest.mark.parametrize(("options", "displaced"), [({}, 0.03), ({"width": 2}, 0.02), ({"ratio": 0.1}, 0.1)])
+def test_the_suite_measures_displacement_by_the_width_that_is_asked_for(options, displaced):
+    """A boundary 10 px off in a picture of 100 px: those within d of it are displaced, the rest is interior."""
+    maps = [("x", halves(40, 100), halves(50, 100))]
+    found = suite(maps, ["a", "b"], settings=Settings(**options)).summary()["anatomy"]
+    assert found["displaced"] == pytest.approx(displaced)
+    assert found["displaced"] + found["interior"] == pytest.approx(0.1)
+
+
+def test_the_suite_takes_one_map_an_image():
+    both = torch.zeros(2, 8, 8, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"x: expected one label map \(H, W\) an image, found shape \(2, 8, 8\)"):
+        suite([("x", both, both)], ["a", "b"])

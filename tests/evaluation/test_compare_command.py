@@ -38,6 +38,8 @@ def folder(tmp_path_factory):
         save(root / "good-again" / name, np.roll(truth(i), -1, 1))
         save(root / "even" / name, np.roll(truth(i), 1 + i // 2 % 2, 1))
         save(root / "odd" / name, np.roll(truth(i), 2 - i // 2 % 2, 1))
+        save(root / "even-again" / name, np.roll(truth(i), -1 - i // 2 % 2, 1))
+        save(root / "odd-again" / name, np.roll(truth(i), i // 2 % 2 - 2, 1))
         save(root / "data" / "images" / "val" / name, truth(i)[..., None].repeat(3, 2) * 80)
         save(root / "data" / "labels" / "val" / name, truth(i))
     for place in (root, root / "data"):
@@ -89,8 +91,17 @@ def test_the_parts_of_the_answer(better):
 def test_no_gain_is_called_no_evidence(folder, tmp_path, capsys):
     code, result = compare(folder, tmp_path, str(folder / "even"), str(folder / "odd"))
     assert code == 0
+    assert result["differences"]["odd"]["miou"]["verdict"] == "no evidence of a difference"
+    sentence = "these two networks differ by mIoU −0.0 points"
+    assert sentence in result["verdicts"]["odd"]
+    assert sentence in capsys.readouterr().out
+    assert "better" not in result["verdicts"]["odd"]
+    copies = {}  # as trainings: the same, a pixel to either side
+    for name in ("even", "odd"):
+        copies[name] = f"{name}={folder / name},{folder / f'{name}-again'}"
+    code, result = compare(folder, tmp_path / "two", *copies.values())
+    assert code == 0
     assert result["verdicts"]["odd"].startswith("No evidence that odd is better or worse than even")
-    assert "No evidence" in capsys.readouterr().out
 
 
 def test_groups_are_counted(folder, tmp_path):
@@ -131,6 +142,7 @@ def test_with_a_data_set_the_page_shows_the_pictures(folder, tmp_path):
     [
         (["poor"], 2, "compare with what?"),
         (["poor", "poor"], 2, "two contenders are called 'poor'"),
+        (["poor", "good=good,./good"], 2, "found one twice: good and good"),
         (["poor", "nothing"], 2, "nothing: expected a run folder"),
         (["poor", "=good"], 2, "expected [NAME=]PATH"),
         (["poor", "label/.."], 1, "the mask for"),
@@ -144,3 +156,54 @@ def test_asked_wrongly(folder, tmp_path, words, code, said, capsys, monkeypatch)
     arguments = ["--label", "label", "--out", str(tmp_path), "--classes", "classes.json"]
     assert main(["compare", *words, *arguments]) == code
     assert said in capsys.readouterr().err
+
+
+def test_the_human_is_measured_at_the_contenders_size(folder, tmp_path):
+    """The second annotator errs as ``good`` does, and at the protocol's size both are one number."""
+    for name in ("good", "poor"):
+        for i in range(IMAGES):
+            file = f"{'ab'[i % 2]}_{i:02}.png"
+            with Image.open(folder / name / file) as mask:
+                save(tmp_path / name / file, np.asarray(mask.resize((30, 20), Image.Resampling.NEAREST)))
+    words = [
+        str(tmp_path / "poor"),
+        str(tmp_path / "good"),
+        "--label-size",
+        "20",
+        "30",
+        "--label2",
+        str(folder / "good"),
+    ]
+    code, result = compare(folder, tmp_path / "out", *words, "--classes", str(folder / "classes.json"))
+    assert code == 0
+    for metric in ("miou", "boundary_iou", "boundary_f_1"):
+        mean = result["contenders"]["good"]["metrics"][metric]["mean"]
+        assert result["human"]["headline"][metric] == pytest.approx(mean)
+
+
+def test_class_names_are_names_whatever_is_in_them(tmp_path, capsys):
+    names = ("lane [dashed]", "[/b] x", "a\x1b]0;title\x07b")
+    for i in range(3):
+        save(tmp_path / "label" / f"{i}.png", truth(i))
+        for shift, name in ((1, "[red]a"), (2, "b\x1b[31m")):
+            save(tmp_path / name / f"{i}.png", np.roll(truth(i), shift, 1))
+    write_classes(tmp_path / "classes.json", ClassSet(names, default_palette(3)))
+    label = ["--label", str(tmp_path / "label"), "--classes", str(tmp_path / "classes.json")]
+    assert main(["evaluate", "--pred", str(tmp_path / "[red]a"), *label]) == 0
+    assert (
+        main(["compare", *(str(tmp_path / x) for x in ("[red]a", "b\x1b[31m")), *label, "--out", str(tmp_path / "o")])
+        == 0
+    )
+    shown = capsys.readouterr().out
+    for words in ("lane [dashed]", "[/b] x", "a\\x1b]0;title\\x07b", "[red]a", "b\\x1b[31m − [red]a"):
+        assert words in shown
+    assert "\x1b]0" not in shown and "\x07" not in shown
+
+
+def test_a_page_that_fails_does_not_lose_the_numbers(folder, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("no page today")
+
+    monkeypatch.setattr("crispseg.comparison.compare_page", fail)
+    assert compare(folder, tmp_path, str(folder / "poor"), str(folder / "good"))[0] == 1
+    assert json.loads((tmp_path / "compare.json").read_text())["baseline"] == "poor"

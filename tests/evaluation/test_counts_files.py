@@ -11,7 +11,8 @@ from PIL import Image
 from crispseg import DataError
 from crispseg.cli import main
 from crispseg.data import ClassSet, default_palette, write_classes
-from crispseg.evaluation import Settings, read_counts, suite, write_counts
+from crispseg.errors import UsageError
+from crispseg.evaluation import Contender, Settings, read_counts, suite, train_contender, write_counts
 
 CLASSES = ClassSet(("sky", "road", "pole"), default_palette(3))
 SIDES = ("poor", "good", "better")
@@ -168,3 +169,11 @@ def test_half_a_file_is_named(folder, tmp_path):
         (tmp_path / "half.npz").write_bytes((folder / "poor-s0.npz").read_bytes()[:size])
         with pytest.raises(DataError, match=r"half\.npz: expected a counts file"):
             read_counts(tmp_path / "half.npz")
+
+
+def test_a_copy_of_a_training_is_no_second_one(folder, tmp_path, capsys):
+    (tmp_path / "copy.npz").write_bytes((folder / "good-s0.npz").read_bytes())
+    assert compare(tmp_path, folder / "poor-s0.npz", f"good={folder / 'good-s0.npz'},{tmp_path / 'copy.npz'}") == 2
+    assert "found one twice" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="a seed is trained once, found 1 twice"):
+        train_contender(Contender("x", "config", (folder / "x.yaml",)), [0, 1, 1], None, tmp_path)

@@ -326,3 +326,14 @@ def test_a_gpu_counts_the_same(name):
     here.update(pred, truth)
     there.update(pred.cuda(), truth.cuda())
     assert torch.equal(there.totals.cpu(), here.totals)
+
+
+@each
+def test_a_batch_of_no_image_adds_nothing(name):
+    none = torch.zeros(0, 40, 50, dtype=torch.long)
+    metric = METRICS[name](4)
+    assert metric.counts(none, none).shape == (0, *metric.counts(*maps()).shape[1:])
+    metric.update(none, none)
+    metric.update(*maps())
+    assert_same(metric.compute(), compute(name, *maps()))
+    assert torch.as_tensor(FUNCTIONS[name](none, none, 4)[name]).isnan().all()

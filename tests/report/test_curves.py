@@ -23,6 +23,12 @@ def test_a_curve_is_xml_and_keeps_the_order_of_values():
     assert sum(path.get("fill-opacity") is not None for path in root.iter("path")) == 1
 
 
+def test_a_line_whose_band_is_unknown_has_none():
+    svg = curve([Series("a", [1, 2], [0.3, 0.1 + 0.2], low=[None, None], high=[None, None])], x_label="", y_label="")
+    assert "fill-opacity" not in svg
+    assert len(list(ET.fromstring(svg).iter("circle"))) == 2
+
+
 def test_long_names_stand_below_where_there_is_room():
     names = ["short", "efficientnet-lite0-without-neck", "a second name that is long"]
     series = [Series(name, [1, 2], [0.1, 0.2]) for name in names]
@@ -38,11 +44,13 @@ def test_nothing_to_draw_is_an_error():
         curve([Series("x", [1.0], [None])], x_label="", y_label="")
 
 
-@pytest.mark.parametrize("values", [[0.0], [0.5123, 0.5125], [1, 100], [-3, 4], [0.7, 0.7], [1e-6, 2e-6]])
+@pytest.mark.parametrize(
+    "values", [[0.0], [0.5123, 0.5125], [1, 100], [-3, 4], [0.7, 0.7], [1e-6, 2e-6], [0.3, 0.1 + 0.2]]
+)
 def test_ticks_enclose_the_values(values):
     ticks = _ticks(values)
-    assert ticks[0] <= min(values)
-    assert ticks[-1] >= max(values)
+    assert ticks[0] <= min(values) + 1e-9
+    assert ticks[-1] >= max(values) - 1e-9
     assert 2 <= len(ticks) <= 7
     assert ticks == sorted(set(ticks))
 

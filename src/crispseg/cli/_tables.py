@@ -1,4 +1,8 @@
-"""Evaluations as tables for a terminal. Nothing is computed here."""
+"""Evaluations as tables for a terminal. Nothing is computed here.
+
+Names come from users' files: they are shown as they are, never taken for markup, and none of their control characters
+reaches the terminal.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from crispseg.errors import printable
 from crispseg.evaluation import KINDS, Evaluation, title
 from crispseg.evaluation.verdict import points
 
@@ -30,7 +35,7 @@ def evaluation_tables(results: Mapping[str, Evaluation], title: str) -> list[Tab
     classes = _table("classes", ["class", "IoU", "Boundary IoU", *(f"F {t} px" for t in first["boundary_f"])])
     for name, scores in first["per_class"].items():
         cells = [scores["iou"], scores["boundary_iou"], *scores["boundary_f"].values()]
-        classes.add_row(name, *map(number, cells))
+        classes.add_row(named(name), *map(number, cells))
     return [head, classes, *([_anatomy_table(first)] if "anatomy" in first else [])]
 
 
@@ -38,10 +43,15 @@ def _anatomy_table(summary: Mapping[str, Any]) -> Table:
     anatomy = summary["anatomy"]
     table = _table("errors: the share of each class that is wrong, by kind", ["class", *KINDS])
     for name in summary["per_class"]:
-        table.add_row(name, *(number(anatomy["per_class"].get(name, {}).get(kind)) for kind in KINDS))
+        table.add_row(named(name), *(number(anatomy["per_class"].get(name, {}).get(kind)) for kind in KINDS))
     table.add_row("all pixels", *(number(anatomy[kind]) for kind in KINDS), style="bold")
     table.add_row("mIoU they cost", *(number(anatomy["miou_cost"][kind]) for kind in KINDS), style="bold")
     return table
+
+
+def named(text: str, style: str = "") -> Text:
+    """A name as a cell or a heading."""
+    return Text(printable(text), style)
 
 
 def number(value: float | None) -> str:
@@ -52,14 +62,14 @@ def number(value: float | None) -> str:
 def _table(title: str, columns: list[Any]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD)
     for i, column in enumerate(columns):
-        table.add_column(str(column), justify="right" if i else "left")
+        table.add_column(named(str(column)), justify="right" if i else "left")
     return table
 
 
 def show(*tables: Table) -> None:
     """Print tables, each under its title, which is not bound to its width; off a terminal as wide as they are."""
     for table in tables:
-        console, heading = Console(), Text(str(table.title), "bold")
+        console, heading = Console(), named(str(table.title), "bold")
         table.title = None
         if not console.is_terminal:
             console.width = max(console.width, Console(width=1000).measure(table).maximum)

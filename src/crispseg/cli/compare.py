@@ -273,7 +273,8 @@ def _human(arguments: Any, classes: "ClassSet | None", settings: Any) -> dict[st
 
     if arguments.label2 is None or classes is None:
         return {}
-    maps = mask_maps(mask_pairs(arguments.label2, arguments.label), classes, as_annotator=True)
+    pairs = mask_pairs(arguments.label2, arguments.label)
+    maps = mask_maps(pairs, classes, as_annotator=True, size=pair(arguments.label_size))
     human = suite(maps, classes.names, classes.ignore_index, settings=settings)
     headline = {name: value if value == value else None for name, value in human.headline().items()}
     return {"human": {"headline": headline, **human.summary()}}

@@ -19,7 +19,11 @@ from crispseg.runs import Run
 
 @dataclass(frozen=True)
 class Measurement:
-    """``scores`` for JSON, the predicted label maps uint8 (H, W), and the boundary F at 1 px of each image alone."""
+    """``scores`` for JSON, the predicted label maps uint8 (H, W), and the boundary F at 1 px of each image alone.
+
+    The last is over the classes that are true in the image, so that two networks are compared on the same; NaN where no
+    boundary is.
+    """
 
     scores: dict[str, Any]
     predictions: list[Tensor]
@@ -39,4 +43,4 @@ def measure(run: Run, data: SegmentationDataset) -> Measurement:
             yield item["name"], predictions[-1], item["label"]
 
     evaluation = suite(maps(), data.classes.names, data.classes.ignore_index)
-    return Measurement(evaluation.summary(), predictions, evaluation.per_image()["boundary_f_1"].tolist())
+    return Measurement(evaluation.summary(), predictions, evaluation.per_image(true_only=True)["boundary_f_1"].tolist())

@@ -5,14 +5,13 @@ The scenes are chosen by rank of the gain, from the largest gain to the largest 
 Not here: how pictures are drawn (``crispseg.report``) and the numbers (``measurement``).
 """
 
-import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from crispseg import report
@@ -32,6 +31,8 @@ RANKS = (
     ("Lower quartile", 0.25),
     ("Largest loss", 0.0),
 )
+SHOWN = {1: (2,), 2: (0, 4), 3: (0, 2, 4), 4: (0, 1, 3, 4)}
+"""Which of these are there among so few images."""
 COLUMNS = ("image", "truth", "without SDN", "with SDN", "errors without", "errors with")
 WORDS = {
     "plain convolution": "answers to flat regions too: it averages, and a border is only where the average changes.",
@@ -77,36 +78,46 @@ def write_page(
         ],
         palette=list(zip(data.classes.names, data.classes.palette)),
         trimap=_trimap(none.scores, sdn.scores),
-        responses=_responses(chosen[len(chosen) // 2], runs["sdn"], data),
+        responses=_responses(_median(data, results), runs["sdn"], data),
     )
     write_text(path, page)
 
 
 def write_picture(path: Path, data: SegmentationDataset, results: Mapping[str, Measurement]) -> None:
     """Write the picture of a README: the scene of median gain and its worst border, enlarged, as WebP."""
-    scene = _chosen(data, results)[len(RANKS) // 2]
+    scene = _median(data, results)
     whole, zoomed = ([picture for picture, *_ in row] for row in _pictures(scene, data))
-    page = Image.fromarray(report.sheet([whole, zoomed], COLUMNS))
-    buffer = io.BytesIO()
-    page.save(buffer, "WEBP", quality=88, method=6)
-    write_bytes(path, buffer.getvalue())
+    write_bytes(path, report.webp(report.sheet([whole, zoomed], COLUMNS), quality=88, method=6))
 
 
 def _chosen(data: SegmentationDataset, results: Mapping[str, Measurement]) -> list[Scene]:
     """The images at each rank of the gain in boundary F at 1 px; fewer if there are fewer images."""
-    none, sdn = results["none"], results["sdn"]
-    gains = torch.tensor(sdn.image_boundary_f).double() - torch.tensor(none.image_boundary_f).double()
-    order = gains.nan_to_num(0).argsort(stable=True).tolist()
+    gains, order = _ranked(results)
+    ranks = [RANKS[i] for i in SHOWN.get(len(order), range(len(RANKS)))]
     picks: dict[int, str] = {}
-    for title, rank in RANKS:
+    for title, rank in ranks:
         index = order[round(rank * (len(order) - 1))]
         gain = float(gains[index])
         if (title, gain < 0) == ("Largest gain", True):
             title = "Smallest loss"
         elif (title, gain < 0) == ("Largest loss", False):
             title = "Smallest gain"
-        picks.setdefault(index, f"{title}: {data.samples[index].name}, {_points(gain)} boundary F at 1 px")
+        said = "no border to measure" if math.isnan(gain) else f"{_points(gain)} boundary F at 1 px"
+        picks.setdefault(index, f"{title}: {data.samples[index].name}, {said}")
     return [_scene(data, results, index, title) for index, title in picks.items()]
+
+
+def _ranked(results: Mapping[str, Measurement]) -> tuple[Tensor, list[int]]:
+    """The gain of each image, and the images from the largest loss to the largest gain; without borders: no gain."""
+    none, sdn = results["none"], results["sdn"]
+    gains = torch.tensor(sdn.image_boundary_f).double() - torch.tensor(none.image_boundary_f).double()
+    return gains, gains.nan_to_num(0).argsort(stable=True).tolist()
+
+
+def _median(data: SegmentationDataset, results: Mapping[str, Measurement]) -> Scene:
+    """The image of median gain, the lower one of two."""
+    _, order = _ranked(results)
+    return _scene(data, results, order[(len(order) - 1) // 2], "Median")
 
 
 def _scene(data: SegmentationDataset, results: Mapping[str, Measurement], index: int, title: str) -> Scene:
@@ -117,7 +128,9 @@ def _scene(data: SegmentationDataset, results: Mapping[str, Measurement], index:
     near = band(codes(truth, truth, k, ignore)[1], NEAR, k)
     weight = ((wrong[0] | wrong[1]) & near)[0].float()  # of both sides alike: the crop takes no side
     height, width = truth.shape
-    return Scene(title, item["image"], truth, predictions, report.worst_box(weight, height // 3, width // 3))
+    return Scene(
+        title, item["image"], truth, predictions, report.worst_box(weight, max(1, height // 3), max(1, width // 3))
+    )
 
 
 def _pictures(scene: Scene, data: SegmentationDataset) -> tuple[list[tuple[Picture, bool]], list[tuple[Picture, bool]]]:
@@ -196,8 +209,7 @@ def _verdict(none: Measurement, sdn: Measurement, about: Mapping[str, Any]) -> l
     f_none, f_sdn = none.scores["boundary_f"]["1"], sdn.scores["boundary_f"]["1"]
     m_none, m_sdn = none.scores["miou"], sdn.scores["miou"]
     first = (
-        f"Boundary F at 1 px: {_percent(f_none)} without SDN, {_percent(f_sdn)} with it ({_points(f_sdn - f_none)}); "
-        f"mIoU: {_percent(m_none)} and {_percent(m_sdn)} ({_points(m_sdn - m_none)}). "
+        f"Boundary F at 1 px: {_pair(f_none, f_sdn)}; mIoU: {_pair(m_none, m_sdn)}. "
         f"On {better} of {len(pairs)} images the borders are nearer the truth with SDN, on {worse} without."
     )
     source = "generated scenes" if about["data"] == "generated scenes" else "a share of your images"
@@ -225,6 +237,12 @@ def _facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _pair(none: float | None, sdn: float | None) -> str:
+    if none is None or sdn is None:
+        return "not to be measured on these images"
+    return f"{_percent(none)} without SDN, {_percent(sdn)} with it ({_points(sdn - none)})"
 
 
 def _cell(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """Evaluation: the metrics over a data set, the anatomy of errors, and the comparison of models with an interval."""
 
 from crispseg.evaluation.anatomy import KINDS, Anatomy, error_kinds
-from crispseg.evaluation.bootstrap import group_images, interval, paired_bootstrap
+from crispseg.evaluation.bootstrap import group_images, paired_bootstrap
 from crispseg.evaluation.compare import compare, decisive_metrics
 from crispseg.evaluation.contenders import (
     Case,
@@ -16,6 +16,7 @@ from crispseg.evaluation.contenders import (
     train_contender,
 )
 from crispseg.evaluation.counts import read_counts, write_counts
+from crispseg.evaluation.intervals import Estimate, Noise, Side, combine, effective_groups, estimate, holm
 from crispseg.evaluation.segments import segments
 from crispseg.evaluation.sources import MaskPair, classes_of, mask_maps, mask_pairs, predict_label, run_maps
 from crispseg.evaluation.suite import Evaluation, Settings, suite
@@ -27,20 +28,26 @@ __all__ = [
     "Case",
     "Contender",
     "Difference",
+    "Estimate",
     "Evaluation",
     "MaskPair",
+    "Noise",
     "Settings",
+    "Side",
     "check_contender",
     "classes_of",
+    "combine",
     "compare",
     "contender_config",
     "contender_maps",
     "costs",
     "data_config",
     "decisive_metrics",
+    "effective_groups",
     "error_kinds",
+    "estimate",
     "group_images",
-    "interval",
+    "holm",
     "mask_maps",
     "mask_pairs",
     "paired_bootstrap",

@@ -94,15 +94,18 @@ class Anatomy:
         wrong = self.kinds.sum(0)
         return torch.stack([miou(wrong - kind) for kind in self.kinds]) - miou(wrong)
 
-    def summary(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return shares of the labelled pixels, in all and per true class, costs and displacements, for JSON."""
+    def summary(self, classes: Sequence[str], *, trainings: int = 1) -> dict[str, Any]:
+        """Return shares of the labelled pixels, in all and per true class, costs and displacements, for JSON.
+
+        ``trainings``: of how many trainings on the same images this is the sum; pixels and lengths are then of one.
+        """
         wrong, pixels = self.kinds.sum(2), int(self.labelled.sum())
         signed, absolute = self.displacement()
         grown, drifted = self.growth()
         length = self.length()
         pairs = [(a, b) for a in range(len(classes)) for b in range(a + 1, len(classes)) if self.cracks[a, b] > 0]
         return {
-            "labelled_pixels": pixels,
+            "labelled_pixels": pixels // trainings,
             "wrong": int(wrong.sum()) / pixels if pixels else None,
             **{kind: int(wrong[i].sum()) / pixels if pixels else None for i, kind in enumerate(KINDS)},
             "miou_cost": {kind: _finite(cost) for kind, cost in zip(KINDS, self.cost().tolist(), strict=True)},
@@ -121,7 +124,7 @@ class Anatomy:
                     "to": classes[b],
                     "signed": signed[a, b].item(),
                     "absolute": absolute[a, b].item(),
-                    "boundary_px": length[a, b].item(),
+                    "boundary_px": length[a, b].item() / trainings,
                 }
                 for a, b in sorted(pairs, key=lambda pair: -length[pair].item())
             ],

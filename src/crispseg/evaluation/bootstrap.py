@@ -1,6 +1,6 @@
-"""How sure is a difference: a paired bootstrap over groups of images, with the trainings (seeds) as the outer level.
+"""Other choices of images: a paired bootstrap over groups of images, every training (seed) seeing the same samples.
 
-Not here: which metrics (``suite``), words about the result (``verdict``).
+Not here: which metrics (``suite``), intervals (``intervals``), words about the result (``verdict``).
 """
 
 import re
@@ -44,13 +44,11 @@ def group_images(names: Sequence[str], pattern: str | None) -> tuple[Tensor, lis
 
 def paired_bootstrap(
     sides: Sequence[Sequence[Counts]], group: Tensor, measure: Measure, *, samples: int = 2000, seed: int = 0
-) -> dict[str, Tensor]:
-    """Return bootstrap replicates of every metric for every side: name to (sides, samples, …).
+) -> list[dict[str, Tensor]]:
+    """Return bootstrap replicates of every metric of every training: for each side, name to (samples, S, …).
 
     One replicate: draw as many groups as there are, with replacement, the same for every side and training (paired);
-    sum their integers; measure. Then, for each side on its own, draw as many trainings as it has, with replacement, and
-    take the mean over them. A side with one training varies over images alone. With S of them, their deviations from
-    the mean are stretched by √(S / (S − 1)), without which S values drawn from S are too alike by just that factor.
+    sum their integers; measure. How trainings differ is not drawn but estimated (:mod:`crispseg.evaluation.intervals`).
 
     Parameters
     ----------
@@ -72,9 +70,9 @@ def paired_bootstrap(
     --------
     >>> right = {"right": torch.tensor([1, 1, 0, 1]), "all": torch.ones(4, dtype=torch.int64)}
     >>> share = lambda counts: {"share": counts["right"] / counts["all"]}
-    >>> draws = paired_bootstrap([[right], [right]], torch.arange(4), share, samples=50)["share"]
-    >>> draws.shape, torch.equal(draws[0], draws[1])
-    (torch.Size([2, 50]), True)
+    >>> one, other = paired_bootstrap([[right], [right]], torch.arange(4), share, samples=50)
+    >>> one["share"].shape, torch.equal(one["share"], other["share"])
+    (torch.Size([50, 1]), True)
     """
     generator = torch.Generator().manual_seed(seed)
     number = int(group.max()) + 1
@@ -86,21 +84,11 @@ def paired_bootstrap(
         times = torch.zeros(draws, number, dtype=torch.float64).scatter_add_(
             1, picked, torch.ones(draws, number, dtype=torch.float64)
         )
-        for at, side in enumerate(sums):
+        for part, side in zip(parts, sums):
             # Sums of integers in float64: exact below 2^53.
             drawn = {key: torch.einsum("rg,sg...->rs...", times, table) for key, table in side.items()}
-            values = measure({key: table.to(torch.int64) for key, table in drawn.items()})
-            trainings = torch.randint(len(sides[at]), (draws, len(sides[at])), generator=generator)
-            parts[at].append({name: _over_trainings(value, trainings) for name, value in values.items()})
-    names = parts[0][0].keys()
-    return {name: torch.stack([torch.cat([part[name] for part in side]) for side in parts]) for name in names}
-
-
-def interval(replicates: Tensor, level: float = 0.95) -> tuple[Tensor, Tensor]:
-    """Return the percentile interval over the first dimension, replicates that could not be measured (NaN) left out."""
-    tail = (1 - level) / 2
-    bounds = torch.nanquantile(replicates.double(), torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
-    return bounds[0], bounds[1]
+            part.append(dict(measure({key: table.to(torch.int64) for key, table in drawn.items()})))
+    return [{name: torch.cat([chunk[name] for chunk in part]) for name in part[0]} for part in parts]
 
 
 def _by_group(runs: Sequence[Tensor], group: Tensor, number: int) -> Tensor:
@@ -108,14 +96,3 @@ def _by_group(runs: Sequence[Tensor], group: Tensor, number: int) -> Tensor:
     stacked = torch.stack(list(runs)).double()
     out = stacked.new_zeros(stacked.shape[0], number, *stacked.shape[2:])
     return out.index_add_(1, group, stacked)
-
-
-def _over_trainings(value: Tensor, trainings: Tensor) -> Tensor:
-    """From (R, S, …), one value a training, to (R, …): the mean over the drawn trainings (R, S)."""
-    count = value.shape[1]
-    mean = value.nanmean(1, keepdim=True)
-    if count == 1:
-        return mean[:, 0]
-    deviation = (value - mean) * (count / (count - 1)) ** 0.5
-    index = trainings.view(*trainings.shape, *[1] * (value.ndim - 2)).expand_as(value)
-    return (mean + deviation.gather(1, index)).nanmean(1)

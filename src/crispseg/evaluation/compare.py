@@ -1,23 +1,28 @@
 """The comparison itself: evaluations of several contenders in, differences with intervals and a verdict in words out.
 
-Not here: making the evaluations (``contenders``), the page (``crispseg.report.compare``).
+Both sides of a difference are means over the same classes, those in the truth of what is averaged: of the set, of a
+bootstrap sample, of a single image. A class that is predicted and nowhere true costs what its pixels cost the true
+classes. What a contender scores by itself follows the field: there such a class counts 0.
+
+Not here: making the evaluations (``contenders``), what they must have in common (``comparable``), how intervals are
+made (``intervals``), the page (``crispseg.report.compare``).
 """
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
-from itertools import zip_longest
 from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crispseg.errors import UsageError
-from crispseg.evaluation.bootstrap import Counts, group_images, interval, paired_bootstrap
+from crispseg.evaluation.bootstrap import Counts, group_images, paired_bootstrap
+from crispseg.evaluation.comparable import Sides, check
+from crispseg.evaluation.intervals import Estimate, Side, effective_groups, estimate, holm, noise_of
 from crispseg.evaluation.suite import Evaluation, Metrics, plain
 from crispseg.evaluation.verdict import Difference, caveats, verdict
 
-Sides = Mapping[str, Sequence[Evaluation]]
+KEYS = ("iou", "boundary_f")
 SHOWN = 3
 """How many images of each kind (largest wins, largest losses) are named."""
 
@@ -25,10 +30,13 @@ SHOWN = 3
 def compare(sides: Sides, *, group: str | None = None, samples: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Compare every contender with the first one, the baseline.
 
+    A difference is called better or worse if so large a one comes about by chance in fewer than 5 % of cases, for all
+    differences of its family together (Holm): the three metrics of the verdict, the other metrics, the class table.
+
     Parameters
     ----------
     sides
-        Name to evaluations, one a training; all of the same images, classes and settings.
+        Name to evaluations, one a training; all of the same images, truth, classes and settings.
     group
         Regular expression on image names: images with the same match are resampled together
         (:func:`crispseg.evaluation.bootstrap.group_images`).
@@ -39,51 +47,77 @@ def compare(sides: Sides, *, group: str | None = None, samples: int = 2000, seed
     -------
     dict
         What ``compare.json`` holds, values in 0–1: ``contenders`` (each metric with its interval, every training's
-        value, classes, error anatomy), ``differences`` (to the baseline, with interval and verdict), ``verdicts``
-        (sentences), ``caveats``, ``images`` (where each wins and loses most), ``bootstrap``.
+        value, classes, those nowhere true, error anatomy of all trainings together), ``differences`` (to the baseline,
+        with interval, corrected p and verdict), ``verdicts`` (sentences), ``caveats``, ``images`` (where each wins and
+        loses most), ``bootstrap``. None: not to be measured, or too few images for an interval.
 
     Raises
     ------
     UsageError
-        Fewer than two sides, sides of different images, or a ``group`` that does not fit the names.
+        Fewer than two sides, sides of different images, truths, classes or settings, a training given twice, or a
+        ``group`` that does not fit the names; the message says what differs.
     """
-    first = _check(sides)
+    first = check(sides)
     metrics = first.metrics
     decisive = decisive_metrics(metrics)
     numbers, keys = group_images(first.names, group)
+    weight = torch.zeros(len(keys), len(first.classes), dtype=torch.float64)
+    weight.index_add_(0, numbers, first.counts["region"][:, 2].double())
+    class_groups = effective_groups(weight)
+    groups = class_groups.nanmean()  # as most metrics are means over classes
 
     def measure(counts: Counts) -> dict[str, Tensor]:
-        return {**metrics.headline(counts), **_per_class(metrics, counts)}
+        return {**metrics.headline(counts, true_only=True), **_per_class(metrics, counts, true_only=True)}
 
-    totals = {name: [measure(run.totals()) for run in runs] for name, runs in sides.items()}
     replicates = paired_bootstrap(
         [[run.counts for run in runs] for runs in sides.values()], numbers, measure, samples=samples, seed=seed
     )
+    found = {
+        name: {m: Side(_stack([measure(run.totals())[m] for run in runs]), drawn[m]) for m in drawn}
+        for (name, runs), drawn in zip(sides.items(), replicates)
+    }
     baseline, *others = sides
     head = list(metrics.headline(first.totals()))
-    differences = {
-        name: {metric: _difference(metric, name, baseline, list(sides), totals, replicates) for metric in head}
-        for name in others
-    }
-    trainings = [len(runs) for runs in sides.values()]
+    trainings = {name: len(runs) for name, runs in sides.items()}
+    strays = {name: _nowhere_true(runs) for name, runs in sides.items()}
+    differences = {}
+    for name in others:
+        of = {m: estimate(found[name][m], found[baseline][m], groups=groups) for m in head}
+        differences[name] = _called(of, (decisive, [m for m in head if m not in decisive]))
     return {
         "baseline": baseline,
         "decisive": decisive,
-        "verdicts": {name: verdict(name, baseline, [differences[name][m] for m in decisive]) for name in others},
-        "caveats": caveats(trainings, len(keys), group is not None, len(others) * len(head)),
+        "verdicts": {
+            name: verdict(
+                name,
+                baseline,
+                [differences[name][m][0] for m in decisive],
+                trainings=(trainings[name], trainings[baseline]),
+            )
+            for name in others
+        },
+        "caveats": caveats([*trainings.values()], len(keys), float(groups), group is not None, strays),
         "differences": {
             name: {
-                **{metric: difference.as_json() for metric, difference in row.items()},
-                "per_class": _class_differences(name, baseline, sides, totals, replicates),
+                **{
+                    m: difference.as_json(networks=_networks(trainings, name, baseline))
+                    | {"image_variance": plain(float(of.image_variance))}
+                    for m, (difference, of) in differences[name].items()
+                },
+                "per_class": _class_differences(
+                    found[name], found[baseline], first.classes, class_groups, _networks(trainings, name, baseline)
+                ),
             }
-            for name, row in differences.items()
+            for name in others
         },
         "contenders": {
-            name: _contender(name, at, runs, totals[name], replicates, head)
-            for at, (name, runs) in enumerate(sides.items())
+            name: _contender(runs, found[name], head, groups) | {"nowhere_true": strays[name]}
+            for name, runs in sides.items()
         },
         "images": {name: _extremes(sides[name], sides[baseline], decisive[-1]) for name in others},
         "classes": list(first.classes),
+        "settings": first.summary()["settings"],
+        "groups_weigh_as": plain(float(groups)),
         "bootstrap": {
             "samples": samples,
             "seed": seed,
@@ -100,90 +134,91 @@ def decisive_metrics(metrics: Metrics) -> list[str]:
     return ["miou", "boundary_iou", f"boundary_f_{tolerances[len(tolerances) // 2]:g}"]
 
 
-def _check(sides: Sides) -> Evaluation:
-    if len(sides) < 2:
-        raise UsageError(f"a comparison needs two contenders, found {len(sides)}")
-    baseline, (first, *_) = next(iter(sides.items()))
-    for name, runs in sides.items():
-        for mine, theirs in ((_measured(run), _measured(first)) for run in runs):
-            for what, parts in mine.items():
-                for a, b in zip_longest(parts, theirs[what]):
-                    if a != b:
-                        raise UsageError(
-                            f"{name} was not measured on the same {what} as {baseline}: expected {b}, found {a}"
-                        )
-    return first
-
-
-def _measured(run: Evaluation) -> dict[str, tuple[Any, ...]]:
-    """What must be alike in all that is compared."""
-    return {"images": run.names, "classes": run.classes, "void": (run.ignore_index,), "settings": (run.settings,)}
-
-
-def _per_class(metrics: Metrics, counts: Counts) -> dict[str, Tensor]:
+def _per_class(metrics: Metrics, counts: Counts, *, true_only: bool = False) -> dict[str, Tensor]:
     tolerance = sorted(range(len(metrics.boundary_f.tolerances)), key=metrics.boundary_f.tolerances.__getitem__)
     middle = tolerance[len(tolerance) // 2]
+    iou = metrics.region_iou(counts["region"])
+    f = metrics.boundary_f.ratios(counts["boundary_f"])[..., 0, middle, :]
+    if true_only:
+        iou = iou.where(counts["region"][..., 2, :] > 0, torch.nan)
+        f = f.where(counts["boundary_f"][..., 1, -1, :] > 0, torch.nan)
+    return {"class_iou": iou, "class_boundary_f": f}
+
+
+def _stack(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(values)).double()
+
+
+def _networks(trainings: Mapping[str, int], *pair: str) -> bool:
+    """One training each: what differs are two networks, whatever their methods."""
+    return max(trainings[name] for name in pair) == 1
+
+
+def _called(
+    estimates: Mapping[str, Estimate], families: Sequence[Sequence[str]]
+) -> dict[str, tuple[Difference, Estimate]]:
+    """Each difference with the chance of it, corrected within its family."""
+    chance: dict[str, Tensor] = {}
+    for family in families:
+        chance |= zip(family, holm(torch.stack([estimates[m].p for m in family])))
     return {
-        "class_iou": metrics.region_iou(counts["region"]),
-        "class_boundary_f": metrics.boundary_f.ratios(counts["boundary_f"])[..., 0, middle, :],
+        m: (Difference(m, float(of.value), float(of.low), float(of.high), float(chance[m])), of)
+        for m, of in estimates.items()
     }
 
 
-def _mean(rows: Sequence[Mapping[str, Tensor]], metric: str) -> Tensor:
-    return torch.stack([row[metric] for row in rows]).nanmean(0)
-
-
-def _difference(
-    metric: str, name: str, baseline: str, order: list[str], totals: Any, replicates: Mapping[str, Tensor]
-) -> Difference:
-    value = _mean(totals[name], metric) - _mean(totals[baseline], metric)
-    low, high = interval(replicates[metric][order.index(name)] - replicates[metric][order.index(baseline)])
-    return Difference(metric, float(value), float(low), float(high))
-
-
 def _class_differences(
-    name: str, baseline: str, sides: Sides, totals: Any, replicates: Mapping[str, Tensor]
+    mine: Mapping[str, Side], theirs: Mapping[str, Side], classes: Sequence[str], groups: Tensor, networks: bool
 ) -> dict[str, dict[str, Any]]:
-    order, classes = list(sides), sides[name][0].classes
-    out: dict[str, dict[str, Any]] = {c: {} for c in classes}
-    for metric in ("class_iou", "class_boundary_f"):
-        value = _mean(totals[name], metric) - _mean(totals[baseline], metric)
-        low, high = interval(replicates[metric][order.index(name)] - replicates[metric][order.index(baseline)])
-        for c, title in enumerate(classes):
-            difference = Difference(metric, float(value[c]), float(low[c]), float(high[c]))
-            out[title][metric.removeprefix("class_")] = difference.as_json()
+    """Both metrics of every class, one family: whoever looks for the one that stands out looks at all."""
+    of = {m: estimate(mine[m], theirs[m], groups=groups) for m in ("class_iou", "class_boundary_f")}
+    chance = holm(torch.cat([one.p for one in of.values()])).view(len(of), -1)
+    out: dict[str, dict[str, Any]] = {name: {} for name in classes}
+    for (m, one), p in zip(of.items(), chance):
+        for name, *numbers in zip(classes, one.value.tolist(), one.low.tolist(), one.high.tolist(), p.tolist()):
+            out[name][m.removeprefix("class_")] = Difference(m, *numbers).as_json(networks=networks)
     return out
 
 
 def _contender(
-    name: str,
-    at: int,
-    runs: Sequence[Evaluation],
-    totals: Sequence[Mapping[str, Tensor]],
-    replicates: Mapping[str, Tensor],
-    head: Sequence[str],
+    runs: Sequence[Evaluation], found: Mapping[str, Side], head: Sequence[str], groups: Tensor
 ) -> dict[str, Any]:
+    own = [run.metrics.headline(run.totals()) for run in runs]
     rows = {}
-    for metric in head:
-        low, high = interval(replicates[metric][at])
-        rows[metric] = {
-            "mean": plain(float(_mean(totals, metric))),
-            "low": plain(float(low)),
-            "high": plain(float(high)),
-            "trainings": [plain(float(row[metric])) for row in totals],
+    for m in head:
+        values = _stack([row[m] for row in own])
+        # Its own value follows the field; samples are measured by the true classes, lest a stray pixel be a class.
+        side = Side(values, found[m].replicates)
+        of, noise = estimate(side, groups=groups), noise_of(side, groups)
+        rows[m] = {
+            "mean": plain(float(of.value)),
+            "low": plain(float(of.low)),
+            "high": plain(float(of.high)),
+            "trainings": [plain(float(value)) for value in values],
+            "by_images": plain(float(noise.by_images)),
         }
+    by_class = [_per_class(run.metrics, run.totals()) for run in runs]
     classes = {
-        title: {key: plain(float(_mean(totals, f"class_{key}")[c])) for key in ("iou", "boundary_f")}
-        for c, title in enumerate(runs[0].classes)
+        name: {key: plain(float(_stack([row[f"class_{key}"] for row in by_class]).nanmean(0)[c])) for key in KEYS}
+        for c, name in enumerate(runs[0].classes)
     }
     anatomies = [run.anatomy for run in runs if run.anatomy is not None]
-    anatomy = {"anatomy": reduce(add, anatomies).summary(runs[0].classes)} if anatomies else {}
+    summary = reduce(add, anatomies).summary(runs[0].classes, trainings=len(anatomies)) if anatomies else None
+    anatomy = {"anatomy": summary} if summary else {}
     return {"trainings": len(runs), "metrics": rows, "per_class": classes, **anatomy}
+
+
+def _nowhere_true(runs: Sequence[Evaluation]) -> dict[str, float]:
+    """The classes that are predicted and nowhere true, with the pixels given to them, in the mean over trainings."""
+    _, predicted, true = torch.stack([run.totals()["region"] for run in runs]).double().mean(0)
+    return {name: float(p) for name, p, t in zip(runs[0].classes, predicted, true) if p > 0 and t == 0}
 
 
 def _extremes(runs: Sequence[Evaluation], baseline: Sequence[Evaluation], metric: str) -> dict[str, Any]:
     """The images in which a contender gains and loses most on the baseline, by a metric, means over trainings."""
-    mine, theirs = (torch.stack([run.per_image()[metric] for run in side]).nanmean(0) for side in (runs, baseline))
+    mine, theirs = (
+        torch.stack([run.per_image(true_only=True)[metric] for run in side]).nanmean(0) for side in (runs, baseline)
+    )
     gain = (mine - theirs).tolist()
     ranked = sorted((value, name) for value, name in zip(gain, runs[0].names) if value == value)
 

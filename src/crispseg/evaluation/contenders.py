@@ -5,6 +5,7 @@ Not here: how they compare (``compare``).
 
 import dataclasses
 import glob
+import hashlib
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from crispseg.ops.semantic_difference.flops import FLOPS
 from crispseg.runs import FILES, check_code, load_run, parameter_count
 
 Kind = Literal["run", "masks", "config", "counts"]
+WEIGHTS = "model.safetensors"
 KINDS_OF_FILES: dict[str, Kind] = {".yaml": "config", ".yml": "config", SUFFIX: "counts"}
 
 
@@ -76,7 +78,8 @@ def read_contender(word: str) -> Contender:
 
     A path is a run folder, a folder of run folders, a folder of masks, a counts file, a config file (YAML), or a
     pattern (``*``, ``?``, ``[…]``) that such paths match. A path that exists is taken as it is, whatever letters it
-    has. Raises ``UsageError`` for anything else, or for paths of different kinds.
+    has. Raises ``UsageError`` for anything else, for paths of different kinds, or for a training given twice, be it as
+    a copy.
     """
     name, given, rest = ("", "", word) if Path(word).exists() else word.partition("=")
     if not given:
@@ -94,6 +97,7 @@ def read_contender(word: str) -> Contender:
     if kind == "config" and len(paths) > 1:
         raise UsageError(f"{word}: give one config a contender; --seeds says how often it is trained")
     inside = tuple(path for _, several in found for path in several)
+    _check_different(word, kind, inside)
     return Contender(name if given else paths[0].stem if paths[0].is_file() else paths[0].name, kind, inside)
 
 
@@ -138,6 +142,8 @@ def train_contender(contender: Contender, seeds: Sequence[int], root: str | None
     """
     from crispseg.training import check_data, train  # imports lightning, which only a training needs
 
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"a seed is trained once, found {next(s for s in seeds if list(seeds).count(s) > 1)} twice")
     config = contender_config(contender, root)
     folders = []
     for seed in seeds:
@@ -254,6 +260,21 @@ def _paths(part: str) -> list[Path]:
     if not matches:
         raise UsageError(f"{part}: nothing matches this pattern")
     return [Path(match) for match in matches]
+
+
+def _check_different(word: str, kind: Kind, paths: Sequence[Path]) -> None:
+    """A training counts once, whatever paths lead to it; copies of a run or of a counts file are known by content."""
+    tell = {"run": lambda path: path / WEIGHTS, "counts": lambda path: path}.get(kind)
+    seen: dict[Any, Path] = {}
+    for path in paths:
+        keys: list[Any] = [path.resolve()]
+        if tell is not None and tell(path).is_file():
+            with tell(path).open("rb") as file:
+                keys.append(hashlib.file_digest(file, "sha256").hexdigest())
+        for key in keys:
+            if key in seen:
+                raise UsageError(f"{word}: expected different trainings, found one twice: {seen[key]} and {path}")
+            seen[key] = path
 
 
 def _kind(path: Path) -> tuple[Kind, list[Path]]:

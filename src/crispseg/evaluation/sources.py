@@ -70,18 +70,21 @@ def mask_pairs(pred: str | Path, label: str | Path) -> list[MaskPair]:
 
 
 def mask_maps(
-    pairs: Iterable[MaskPair], classes: ClassSet, *, as_annotator: bool = False
+    pairs: Iterable[MaskPair], classes: ClassSet, *, as_annotator: bool = False, size: Size | None = None
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield (name, prediction, truth) of each pair, read and checked.
 
     ``as_annotator``: the prediction is another person's truth; what that person left void counts nowhere either.
-    Raises ``DataError``, naming the files, for a bad mask or two sizes: nothing is resized here.
+    ``size``: (height, width) to which both maps are brought (nearest), for a protocol at another size than the files
+    have. Raises ``DataError``, naming the files, for a bad mask or two sizes: none is fitted to the other.
     """
     for pair in pairs:
         pred, label = read_label(pair.pred, classes), read_label(pair.label, classes)
         if pred.shape != label.shape:
             (h, w), (label_h, label_w) = pred.shape, label.shape
             raise DataError(f"{pair.pred}: expected the size of {pair.label}, {label_w}×{label_h}, found {w}×{h}")
+        if size is not None:
+            pred, label = resize_label(pred, size), resize_label(label, size)
         if as_annotator:
             label = label.masked_fill(pred == classes.ignore_index, classes.ignore_index)
         yield pair.name, pred, label

@@ -68,17 +68,30 @@ class Metrics:
         """Return the IoU of each class, (…, C), from the counts of ``region`` (…, 3, C)."""
         return region_ratios(counts)[..., :-1]
 
-    def headline(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the numbers that sum a model up, by name, from counts with any leading dimensions (…)."""
-        region = region_ratios(counts["region"])
-        f = mean_present(self.boundary_f.ratios(counts["boundary_f"])[..., 0, :, :])
-        trimap = mean_present(self.trimap.ratios(counts["trimap"]))
+    def headline(self, counts: Mapping[str, Tensor], *, true_only: bool = False) -> dict[str, Tensor]:
+        """Return the numbers that sum a model up, by name, from counts with any leading dimensions (…).
+
+        Means over classes are the field's: a class in neither map is left out, in one map only it counts 0, so *which*
+        classes are averaged depends on the prediction. ``true_only``: over the classes in the truth of what was
+        counted, the same for every prediction; what two models are compared by. Of a class that is predicted and
+        nowhere true, its pixels are then errors of the true classes and nothing else.
+        """
+        region, band = region_ratios(counts["region"]), self.boundary_iou.ratios(counts["boundary_iou"])
+        f = self.boundary_f.ratios(counts["boundary_f"])[..., 0, :, :]
+        trimap = self.trimap.ratios(counts["trimap"])
+        classes = region[..., :-1]
+        if true_only:
+            classes = classes.where(counts["region"][..., 2, :] > 0, torch.nan)
+            band = band.where(counts["boundary_iou"][..., 2, :] > 0, torch.nan)
+            f = f.where(counts["boundary_f"][..., 1, -1:, :] > 0, torch.nan)
+            trimap = trimap.where(counts["trimap"][..., 2, :] > 0, torch.nan)
+        boundary, near = mean_present(f), mean_present(trimap)
         return {
-            "miou": mean_present(region[..., :-1]),
+            "miou": mean_present(classes),
             "pixel_accuracy": region[..., -1],
-            "boundary_iou": mean_present(self.boundary_iou.ratios(counts["boundary_iou"])),
-            **{f"boundary_f_{t:g}": f[..., i] for i, t in enumerate(self.boundary_f.tolerances)},
-            **{f"trimap_iou_{r}": trimap[..., i] for i, r in enumerate(self.trimap.radii)},
+            "boundary_iou": mean_present(band),
+            **{f"boundary_f_{t:g}": boundary[..., i] for i, t in enumerate(self.boundary_f.tolerances)},
+            **{f"trimap_iou_{r}": near[..., i] for i, r in enumerate(self.trimap.radii)},
         }
 
 
@@ -106,9 +119,10 @@ class Evaluation:
         """Return the numbers that sum the set up; NaN where nothing could be measured."""
         return {name: float(value) for name, value in self.metrics.headline(self.totals()).items()}
 
-    def per_image(self) -> dict[str, Tensor]:
-        """Return the same numbers of every image by itself, (N,)."""
-        return self.metrics.headline({name: counts.to(torch.int64) for name, counts in self.counts.items()})
+    def per_image(self, *, true_only: bool = False) -> dict[str, Tensor]:
+        """Return the same numbers of every image by itself, (N,); ``true_only`` as in :meth:`Metrics.headline`."""
+        counts = {name: table.to(torch.int64) for name, table in self.counts.items()}
+        return self.metrics.headline(counts, true_only=true_only)
 
     def summary(self) -> dict[str, Any]:
         """Return everything as JSON knows it: values in 0–1, None where a class was in neither map."""
@@ -199,13 +213,15 @@ def suite(
     errors = Anatomy.zeros(len(classes)) if anatomy else None
     for name, pred, target in maps:
         try:
+            if target.ndim != 2:
+                raise ValueError(f"expected one label map (H, W) an image, found shape {tuple(target.shape)}")
             p, t = codes(pred, target, len(classes), ignore_index)
         except (ValueError, TypeError) as error:
             raise type(error)(f"{name}: {error}") from error
         rows.append({key: counts.to("cpu", torch.int32) for key, counts in metrics.counts(p, t).items()})
         names.append(name)
         if errors is not None:
-            errors = errors + anatomy_counts(p, t, len(classes))
+            errors = errors + anatomy_counts(p, t, len(classes), d=metrics.boundary_iou.width_of(*t.shape[-2:]))
     if not names:
         raise ValueError("there is no image to measure")
     if len(set(names)) < len(names):

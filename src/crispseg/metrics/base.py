@@ -57,7 +57,9 @@ class CountingMetric(Metric):
     def counts(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the integers of each image, int64 (B, …); see the metric for what they are. Nothing is remembered."""
         p, t = codes(pred, target, self.num_classes, self.ignore_index)
-        images = max(1, PIXELS // t[0].numel()) if len(t) else 1
+        if not len(t):
+            return t.new_zeros((0, *self.totals.shape), dtype=torch.int64)
+        images = max(1, PIXELS // t[0].numel())
         return torch.cat([self.count_codes(*part) for part in zip(p.split(images), t.split(images))])
 
     def update(self, pred: Tensor, target: Tensor) -> None:

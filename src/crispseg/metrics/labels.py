@@ -82,7 +82,7 @@ def _encode(labels: Tensor, num_classes: int, ignore_index: int | None, name: st
         # xor, then bool: comparing a tensor with a number is many times slower (torch 2.15, CPU).
         valid = (labels ^ ignore_index).bool()
     seen = labels if valid is None else labels * valid
-    low, high = seen.aminmax()
+    low, high = seen.aminmax() if len(seen) else (0, 0)  # a batch of no image has no largest label
     if low < 0 or high >= num_classes:
         wrong = seen[(seen < 0) | (seen.to(torch.int64) >= num_classes)]
         values = wrong.unique().tolist()

@@ -5,7 +5,7 @@ Nothing is measured here; numbers come from ``crispseg.evaluation``.
 
 from crispseg.report.colours import BOUNDARY_ERROR, INTERIOR_ERROR, Picture, colourise, error_map, picture
 from crispseg.report.curves import Series, curve
-from crispseg.report.page import Panel, data_uri, panel, render
+from crispseg.report.page import Panel, data_uri, panel, render, webp
 from crispseg.report.panels import Box, crop, framed, sheet, worst_box
 from crispseg.report.responses import heat
 
@@ -27,5 +27,6 @@ __all__ = [
     "picture",
     "render",
     "sheet",
+    "webp",
     "worst_box",
 ]

@@ -31,12 +31,16 @@ PAIRS = 12
 
 @dataclass(frozen=True)
 class Scene:
-    """One image as the page shows it: label maps (H, W); ``preds`` by contender; the picture if there is one."""
+    """One image as the page shows it: label maps (H, W); ``preds`` by contender; the picture if there is one.
+
+    ``near``: within how many px of where it would be right an error is a displaced boundary; None: Boundary IoU's own.
+    """
 
     name: str
     truth: Tensor
     preds: Mapping[str, Tensor]
     image: Tensor | None
+    near: int | None = None
 
 
 def compare_page(
@@ -218,7 +222,7 @@ def _card(
     ignore_index: int,
 ) -> tuple[str, list[Panel], list[Panel]]:
     s = scene(row["name"])
-    kinds = {name: error_kinds(s.preds[name], s.truth, len(palette), ignore_index) for name in pair}
+    kinds = {name: error_kinds(s.preds[name], s.truth, len(palette), ignore_index, d=s.near) for name in pair}
     one, other = (kinds[name] > 0 for name in pair)
     height, width = s.truth.shape
     box = worst_box((one != other).float(), max(1, height // 3), max(1, width // 3))

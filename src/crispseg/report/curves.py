@@ -22,8 +22,8 @@ class Series:
     name: str
     x: Sequence[float]
     y: Sequence[float | None]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    low: Sequence[float | None] | None = None
+    high: Sequence[float | None] | None = None
 
 
 def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 400, height: int = 250) -> str:
@@ -68,8 +68,7 @@ def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 
     parts.append(f'<text class="axis" x="{middle}" y="{height - 6}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(f'<text class="axis" transform="{turned}" text-anchor="middle">{escape(y_label)}</text>')
     for s, ink in drawn:
-        if s.low is not None and s.high is not None:
-            edge = [*_finite(s.x, s.low), *_finite(s.x, s.high)[::-1]]
+        if edge := [*_finite(s.x, s.low or []), *_finite(s.x, s.high or [])[::-1]]:
             parts.append(f'<path fill="{ink}" fill-opacity="0.18" d="{_path([at(*p) for p in edge])}Z"/>')
         line = [at(*p) for p in _finite(s.x, s.y)]
         parts.append(f'<path fill="none" stroke="{ink}" stroke-width="2.2" stroke-linejoin="round" d="{_path(line)}"/>')
@@ -84,7 +83,7 @@ def curve(series: Sequence[Series], *, x_label: str, y_label: str, width: int = 
 
 
 def _finite(x: Sequence[float], y: Sequence[float | None]) -> list[tuple[float, float]]:
-    return [(a, b) for a, b in zip(x, y, strict=True) if b is not None and math.isfinite(b)]
+    return [(a, b) for a, b in zip(x, y) if b is not None and math.isfinite(b)]
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
@@ -94,7 +93,9 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 def _ticks(values: Sequence[float]) -> list[float]:
     """Three to six round numbers that enclose ``values``."""
     low, high = min(values), max(values)
-    span = (high - low) or abs(high) or 1.0
+    span = high - low
+    if span <= 1e-9 * max(abs(low), abs(high)):  # they differ by rounding at most: ticks would be one and the same
+        span = abs(high) or 1.0
     step = 10 ** math.floor(math.log10(span / 3))
     step *= next(m for m in (1, 2, 2.5, 5, 10) if span / (m * step) <= 4)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

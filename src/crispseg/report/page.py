@@ -17,6 +17,8 @@ from PIL import Image
 from crispseg.errors import nearest
 from crispseg.report.colours import Picture
 
+LARGEST = 16383
+"""Pixels on a side of a WebP."""
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.PackageLoader("crispseg.report"),
     autoescape=True,
@@ -59,6 +61,16 @@ def panel(picture: Picture, caption: str, alt: str = "", *, photo: bool = False,
     return Panel(data_uri(picture, photo=photo), caption, alt or caption, width, height, sharp)
 
 
+def webp(picture: Picture, **options: Any) -> bytes:
+    """Return a picture as a WebP file, reduced if it is larger than one can be; ``options`` of Pillow's writer."""
+    image = Image.fromarray(picture)
+    if max(image.size) > LARGEST:
+        image.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", **options)
+    return buffer.getvalue()
+
+
 def data_uri(picture: Picture, *, photo: bool = False) -> str:
     """Return a picture as a ``data:`` URI: WebP, lossless unless it is a ``photo``.
 
@@ -66,6 +78,5 @@ def data_uri(picture: Picture, *, photo: bool = False) -> str:
     >>> data_uri(np.zeros((2, 2, 3), np.uint8))[:22]
     'data:image/webp;base64'
     """
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "WEBP", lossless=not photo, quality=90, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    file = webp(picture, lossless=not photo, quality=90, method=4)
+    return "data:image/webp;base64," + base64.b64encode(file).decode("ascii")
