@@ -127,5 +127,5 @@ def _implementation(
     if impl == "triton" and not fused.serves(u, form):
         raise ValueError(f"impl 'triton' is for charbonnier and one, groups=1, 32 bits or less; {found}")
     if impl == "native" and not native.serves(u, v, form):
-        raise ValueError(f"impl 'native' is for charbonnier, float32, on the CPU; {found}")
+        raise ValueError(f"impl 'native' is for charbonnier, gaussian and cosine, float32, on the CPU; {found}")
     return (fused, form) if impl == "triton" else (tiled, replace(form, native=impl == "native"))
