@@ -41,7 +41,7 @@ def test_what_falls_short_is_named():
     report = gpu_targets.report(rows)
     assert "charbonnier on [1, 256, 8, 8]: 1.60× conv2d, target 1.5×" in report
     assert "one on" not in report.split("\n\n")[1]
-    rows["operator"] = rows["operator"][:2] + [row("charbonnier", 1.4)]
+    rows["operator"] = [*rows["operator"][:2], row("charbonnier", 1.4)]
     assert "Nothing that was measured falls short" in gpu_targets.report(rows)
 
 

@@ -158,7 +158,7 @@ def test_the_compiled_form_on_many_channels(groups):
 def test_the_compiled_form_on_maps_larger_than_a_tile(monkeypatch):
     """Tiles of few rows and columns, some narrower than the stencil; few channels; several small images at a time."""
     small_parts(monkeypatch)
-    for name, value in {"PIXELS": 20, "COLUMNS": 5, "LINE": 3, "DEPTH": 16, "CHANNELS": 1}.items():
+    for name, value in {"PIXELS": 20, "COLUMNS": {"together": 5, "apart": 3}, "CHANNELS": 3}.items():
         monkeypatch.setattr(native, name, value)
     for size, batch, k, dilation, groups in [*PARTED, ((4, 37), 2, 3, 4, 1)]:
         tensors = draw(batch=batch, size=size, k=k, groups=groups, dtype=torch.float32)

@@ -13,7 +13,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
     "tiled": "tiles and one matrix product for all taps; ATen alone, any device",
     "native": "tiled, its elementwise stage compiled with the machine's C compiler; charbonnier, float32, CPU",
-    "triton": "tiled in slabs, its elementwise stage compiled by triton; 32 bits or less; CUDA, or triton's interpreter",
+    "triton": "slabs of pixels, their stage compiled by triton; 32 bits or less; CUDA, or triton's interpreter",
 }
 
 

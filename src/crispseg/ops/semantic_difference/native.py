@@ -1,42 +1,46 @@
-"""The operator compiled: ``differences.c``, built once with the machine's C compiler and kept on disk.
+"""The operator compiled: ``differences.c``, forward and back, in whatever layout the maps have.
 
-No header of torch is needed, so the compiler runs for about a second. The library is kept in
-``$XDG_CACHE_HOME/crispseg`` (``~/.cache/crispseg``) under a name made of the source, the compiler and the processor.
-Where there is no compiler, or it fails, ``library`` is None and ATen does the work; ``why_not`` says why.
+Threads are torch's own (OpenMP), one parallel region a call. Memory to work in is torch's, so that a lack of it is the
+error it always is. Where there is no compiler, or it fails, ``library`` is None and ATen does the work.
 
-Not here: which tensors it is for (``tiled``).
+Not here: how it is compiled and kept (``compiling``), and when it is called (``tiled``).
 """
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
-import shutil
-import subprocess
-import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from crispseg.ops.semantic_difference import compiling
 from crispseg.ops.semantic_difference.form import Form
 
 SOURCE = Path(__file__).with_name("differences.c")
 HEADERS = SOURCE.with_name("tiles.h"), SOURCE.with_name("products.h")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
-BUILD_SECONDS = 30
-PIXELS = 512
-"""About how many pixels a thread works on at a time: D of a few channels then fits into a core's own cache."""
-COLUMNS = 128
-"""The widest tile: so few rows of a wider one would fit that most of its elementwise work were at borders."""
-LINE = 32
-"""Tiles of a wider map begin at multiples of this: as many pixels as lie together in ``products.h``."""
-DEPTH = 256
-"""Rows of D (channels · taps) at a time."""
-CHANNELS = 8
-"""The least channels of a thread in backward; every thread reads all of ∂y."""
+SIMILARITIES = ("charbonnier", "gaussian", "cosine")
+"""In the order of the source."""
+PIXELS = 256
+"""About how many pixels a thread works on at a time: the differences of a slice then fit into a core's own cache."""
+COLUMNS = {"together": 32, "apart": 64}
+"""About how wide a tile is where a pixel's channels lie together, and where they lie apart. A square has the fewest pixels
+beyond its border to read and compare again; but a row of a plane is fetched in lines of 16 pixels, borders too."""
+CHANNELS = 64
+"""Channels of a slice: one block of columns in ``products.h``."""
+ALONE = False
+"""Whether this process is a fork: OpenMP's threads did not come along, and waiting for them would be forever."""
+
+
+def _be_alone() -> None:
+    global ALONE
+    ALONE = True
+
+
+os.register_at_fork(after_in_child=_be_alone)
 
 
 class _Tensor(ctypes.Structure):
@@ -45,15 +49,19 @@ class _Tensor(ctypes.Structure):
 
 class _Form(ctypes.Structure):
     _fields_ = (
-        *((n, ctypes.c_long) for n in ("images", "channels", "height", "width", "groups", "outputs", "radius", "half")),
-        *((n, ctypes.c_long) for n in ("contrast", "rows", "columns", "slice")),
+        *((n, ctypes.c_long) for n in ("images", "channels", "guides", "height", "width", "groups", "outputs")),
+        *((n, ctypes.c_long) for n in ("similarity", "contrast", "half", "reach_y", "reach_x")),
+        *((n, ctypes.c_long) for n in ("rows", "columns", "slice", "parts", "threads")),
         ("offsets", ctypes.POINTER(ctypes.c_long)),
     )
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled library, built if need be; None where that is not possible."""
-    return _load()[0]
+    """The compiled library, built if need be; None where that is not possible, which a warning says once."""
+    built, reason = _load()
+    if reason:
+        _say_why_not()
+    return built
 
 
 def why_not() -> str:
@@ -62,39 +70,48 @@ def why_not() -> str:
 
 
 def serves(u: Tensor, v: Tensor, form: Form) -> bool:
-    """Whether the compiled stage exists for these tensors: charbonnier, float32, on the CPU."""
-    return form.similarity == "charbonnier" and u.is_cpu and u.dtype == v.dtype == torch.float32
+    """Whether the compiled operator is for these tensors: float32, on the CPU."""
+    return form.similarity in SIMILARITIES and u.is_cpu and u.dtype == v.dtype == torch.float32 and v.shape[1] > 0
 
 
-def add_product(u: Tensor, v: Tensor, scale: Tensor | None, taps: Tensor, y: Tensor, fresh: bool, form: Form) -> None:
-    """y += W · D, or y = W · D where ``fresh``; taps of W (groups, outputs, channels, k²), y contiguous per image."""
-    λ, maps = _per_channel(scale, u), [_tensor(x) for x in (u, v, taps, y)]
-    pixels = min(PIXELS, -(-u.shape[0] * u.shape[2] * u.shape[3] // torch.get_num_threads()))
-    part = _form(u, taps, pixels, DEPTH // (2 * len(form.half)), form)
-    _built().forward(*maps[:2], _pointer(λ), *maps[2:], ctypes.c_long(fresh), part)
+def forward(u: Tensor, v: Tensor, weight: Tensor, scale: Tensor | None, y: Tensor, form: Form) -> None:
+    """Fill y."""
+    _call("forward", (u, v), (_taps(weight, form), y), scale, _form(u, v, weight, form, back=False))
 
 
 def backward(
-    g: Tensor, u: Tensor, v: Tensor, scale: Tensor | None, taps: Tensor, out: tuple[Tensor, Tensor, Tensor], form: Form
+    g: Tensor,
+    u: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    out: tuple[Tensor, Tensor, Tensor],
+    form: Form,
 ) -> None:
-    """Add to ``out``, which are ∂u, ∂v and the taps of ∂W, for g = ∂loss/∂y; taps as above."""
-    λ, maps = _per_channel(scale, u), [_tensor(x) for x in (g, u, v, taps, *out)]
-    channels = max(CHANNELS, -(-u.shape[1] // torch.get_num_threads()))  # of a thread, to be cut in equal slices
-    slices = -(-channels * 2 * len(form.half) // DEPTH)
-    part = _form(u, taps, PIXELS, -(-channels // slices), form)
-    together = max(1, PIXELS // (u.shape[2] * u.shape[3]))
-    _built().backward(*maps[:3], _pointer(λ), *maps[3:], ctypes.c_long(together), part)
+    """Add to ∂u and ∂v and fill ∂W, which are ``out``, for g = ∂loss/∂y."""
+    du, dv, dweight = out
+    after = _taps(weight, form), du, dv, _taps(dweight, form)
+    _call("backward", (g, u, v), after, scale, _form(u, v, weight, form, back=True))
 
 
-def _built() -> ctypes.CDLL:
+def _call(name: str, before: tuple[Tensor, ...], after: tuple[Tensor, ...], scale: Tensor | None, form: _Form) -> None:
     built = library()
     if built is None:
         raise RuntimeError(f"impl 'native' needs a C compiler: {why_not()}")
-    return built
+    function = getattr(built, name)
+    function.restype = ctypes.c_long
+    factors = None
+    if scale is not None and SIMILARITIES[form.similarity] != "cosine":
+        factors = scale.detach().float().reciprocal().expand(form.guides).contiguous()
+    arguments = [*map(_tensor, before), _pointer(factors), *map(_tensor, after)]
+    need = function(*arguments, None, ctypes.byref(form))
+    memory = torch.empty(need, dtype=torch.float32)
+    function(*arguments, _pointer(memory), ctypes.byref(form))
 
 
-def _per_channel(scale: Tensor | None, u: Tensor) -> Tensor | None:
-    return None if scale is None else scale.detach().float().expand(u.shape[1]).contiguous()
+def _taps(weight: Tensor, form: Form) -> Tensor:
+    """A view (groups, outputs, channels, k²), but for odd strides."""
+    return weight.unflatten(0, (form.groups, -1)).flatten(3)
 
 
 def _pointer(x: Tensor | None) -> ctypes.c_void_p:
@@ -105,54 +122,46 @@ def _tensor(x: Tensor) -> Any:
     return ctypes.byref(_Tensor(x.data_ptr(), (ctypes.c_long * 4)(*x.stride())))
 
 
-def _form(u: Tensor, taps: Tensor, pixels: int, channels: int, form: Form) -> Any:
-    """The form with tiles of about so many ``pixels`` and, of a group, slices of at most so many ``channels``."""
-    height, width = u.shape[2:]
-    columns = width if width <= COLUMNS else -(-width // -(-width // COLUMNS) // LINE) * LINE
+def _form(u: Tensor, v: Tensor, weight: Tensor, form: Form, *, back: bool) -> _Form:
+    """The form, and the parts that threads take: tiles of pixels, slices of channels."""
+    images, channels, height, width = u.shape
+    # a neighbour beyond the border is the border's pixel, so that no offset needs to be larger than the map
+    half = [(_within(dy, height), _within(dx, width)) for dy, dx in form.half]
+    reach_y, reach_x = (max(abs(offset[axis]) for offset in half) for axis in (0, 1))
+    threads = 1 if ALONE else torch.get_num_threads()
+    pixels = PIXELS if back else min(PIXELS, -(-images * height * width // threads))
+    wide = COLUMNS["together" if u.stride(1) == 1 else "apart"]
+    columns = -(-width // max(1, round(width / wide)))
     bands = -(-height // max(1, pixels // columns))
-    steps = [step for offset in form.half for step in offset]
-    numbers = *u.shape, *taps.shape[:2], form.radius, len(form.half), form.contrast, -(-height // bands), columns
-    slice_ = max(1, min(channels, taps.shape[2]))
-    return ctypes.byref(_Form(*numbers, slice_, (ctypes.c_long * len(steps))(*steps)))
+    of_group = weight.shape[1]
+    slice_ = CHANNELS if of_group <= CHANNELS else -(-of_group // -(-of_group // CHANNELS))
+    slices = -(-channels // slice_)
+    steps = [step for offset in half for step in offset]
+    return _Form(
+        *(images, channels, v.shape[1], height, width, form.groups, weight.shape[0] // form.groups),
+        *(SIMILARITIES.index(form.similarity), form.contrast, len(half), reach_y, reach_x),
+        *(-(-height // bands), columns, slice_, max(1, min(images, threads // slices)), threads),
+        (ctypes.c_long * len(steps))(*steps),
+    )
+
+
+def _within(step: int, size: int) -> int:
+    return max(1 - size, min(step, size - 1))
 
 
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str]:
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if platform.system() != "Linux" or not compiler:
+    command = compiling.compiler()
+    if not command:
         return None, f"none was found (PATH, or the variable CC) on {platform.system()}"
     try:
-        return ctypes.CDLL(str(_build(compiler))), ""
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or error
-        return None, f"{compiler} {' '.join(FLAGS)} {SOURCE.name}: {said}"
+        return compiling.load(SOURCE, HEADERS, command), ""
+    except compiling.CannotCompile as error:
+        return None, str(error)
 
 
-def _build(compiler: str) -> Path:
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=BUILD_SECONDS)
-    parts = (*(file.read_text() for file in (SOURCE, *HEADERS)), version.stdout, " ".join(FLAGS), _processor())
-    name = f"differences-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crispseg"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:  # no home that can be written: build anew in every process
-        folder = Path(tempfile.mkdtemp(prefix="crispseg-"))
-    built = folder / name
-    if not built.exists():
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".so")
-        os.close(handle)
-        try:
-            command = [compiler, *FLAGS, str(SOURCE), "-o", temporary, "-lm"]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=BUILD_SECONDS)
-            os.replace(temporary, built)  # another process may be at the same; both write the same file
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-    return built
-
-
-def _processor() -> str:
-    """What ``-march=native`` looks at, so that a home shared by two machines keeps two libraries."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith(("flags", "Features")):
-            return line
-    return platform.processor()
+@functools.cache
+def _say_why_not() -> None:
+    """Once a process, where there is a compiler and it is of no use: the operator is several times slower without."""
+    if compiling.compiler():
+        warnings.warn(f"crispseg runs its operator without compiled code, slower: {why_not()}", stacklevel=2)

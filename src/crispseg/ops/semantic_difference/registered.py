@@ -131,5 +131,5 @@ def _implementation(u: Tensor, v: Tensor, weight: Tensor, form: Form, impl: str)
     if impl == "triton" and not slabs.serves(u, v, weight):
         raise ValueError(f"impl 'triton' is for numbers of 32 bits or less; {found}")
     if impl == "native" and not native.serves(u, v, form):
-        raise ValueError(f"impl 'native' is for charbonnier, float32, on the CPU; {found}")
+        raise ValueError(f"impl 'native' is for charbonnier, gaussian and cosine, float32, on the CPU; {found}")
     return (slabs, form) if impl == "triton" else (tiled, replace(form, native=impl == "native"))

@@ -27,14 +27,12 @@ def forward(u: Tensor, v: Tensor, weight: Tensor, scale: Tensor | None, form: Fo
     y = empty_result(u, weight)
     if not form.half or not u.numel():
         return y.zero_()
-    if form.native and not y.is_contiguous():
-        return y.copy_(forward(u.contiguous(), v, weight, scale, form))
+    if form.native:
+        native.forward(u, v, weight, scale, y, form)
+        return y
     D = u.new_empty(0, dtype=accumulation_type(weight.dtype))
     for chunk in chunks(weight, form):
         inputs, fresh = _of_chunk(chunk, u, v, scale, form), chunk.channels.start == 0
-        if form.native:
-            native.add_product(*inputs, chunk.taps(weight, form), y[:, chunk.outputs], fresh, form)
-            continue
         W = chunk.weight(weight, form).to(D.dtype)
         for tile in tiles(u, chunk, form):
             y_tile = tile.of(y[:, chunk.outputs])
@@ -53,8 +51,7 @@ def backward(
     dweight = torch.zeros_like(weight, memory_format=torch.contiguous_format)
     any_work = form.half and u.numel()
     if any_work and form.native:
-        taps, dtaps = (x.unflatten(0, (form.groups, -1)).flatten(3) for x in (weight, dweight))
-        native.backward(g, u, v, scale, taps, (du, dv, dtaps), form)
+        native.backward(g, u, v, weight, scale, (du, dv, dweight), form)
     for chunk in chunks(weight, form) if any_work and not form.native else ():
         W = chunk.weight(weight, form).to(accumulation_type(weight.dtype))
         inputs = _of_chunk(chunk, u, v, scale, form)
