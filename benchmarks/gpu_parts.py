@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +131,11 @@ def operator(dry: bool, until: float) -> Iterator[Row]:
                 return
             row: Row = {"operator": name, "shape": list(shape), "dtype": _name(dtype), "layout": layout}
             try:
+                both = partial(_both, call, tensors, g)
                 row |= {
-                    "f_ms": _milliseconds(lambda call=call, xs=tensors: _forward(call, xs), device),
-                    "fb_ms": _milliseconds(lambda call=call, xs=tensors, g=g: _both(call, xs, g), device),
-                    "fb_mib": _peak(lambda call=call, xs=tensors, g=g: _both(call, xs, g), device),
+                    "f_ms": _milliseconds(partial(_forward, call, tensors), device),
+                    "fb_ms": _milliseconds(both, device),
+                    "fb_mib": _peak(both, device),
                 }
             except Exception as error:
                 row["error"] = f"{type(error).__name__}: {error}"[:300]
@@ -168,7 +170,7 @@ def network(dry: bool, until: float) -> Iterator[Row]:
 
 
 def _training_step(model: nn.Module, height: int, width: int, batch: int, device: str) -> Callable[[], None]:
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device == "cuda")
     images = torch.rand(batch, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(19, (batch, height, width), device=device)
@@ -194,7 +196,7 @@ def _top_kernels(step: Callable[[], None], count: int = 8) -> list[Row]:
 
 
 def trainer(dry: bool, until: float) -> Iterator[Row]:
-    """Images a second of ``crispseg train``, on generated scenes kept in memory, against a bare loop of the same step."""
+    """Images a second of ``crispseg train``, on generated scenes that are kept in memory."""
     from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
     from crispseg.data.scenes import write_scenes
     from crispseg.training import train
@@ -271,12 +273,12 @@ def _milliseconds(call: Callable[[], object], device: str, calls: int = 20) -> f
     times = []
     for _ in range(calls):
         flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        before.record()
         call()
-        end.record()
+        after.record()
         torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
+        times.append(before.elapsed_time(after))
     return statistics.median(times)
 
 

@@ -14,7 +14,7 @@ from crispseg.errors import CrispsegError, DataError, UsageError
 if TYPE_CHECKING:
     from crispseg import nn
     from crispseg.models import adapter_parameters, attach, build_model, detach, load_adapter, save_adapter
-    from crispseg.ops import semantic_difference  # type: ignore[no-redef]  # also the name of a room of crispseg.ops
+    from crispseg.ops.semantic_difference.api import semantic_difference
 
 __all__ = [
     "CrispsegError",

@@ -223,8 +223,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(tree: Any) -> Config:
     """Build the config from a plain tree, its values converted to their types.
 
-    Raises UsageError for an unknown key (it offers the nearest known, or what came in the place of an old one), a missing
-    or unfitting value, and for code in the place of data.
+    Raises UsageError for an unknown key (it offers the nearest known, or what has replaced it), a missing or
+    unfitting value, and for code in the place of data.
     """
     config: Config = typed.build(tree, Config)
     return config

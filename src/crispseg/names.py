@@ -9,7 +9,7 @@ from typing import Literal
 
 SimilarityName = Literal["charbonnier", "gaussian", "cosine", "one"]
 SIMILARITY: SimilarityName = "one"
-"""S of a neck, unless one is asked for: the difference alone, level with the best S but on one data set (docs/results.md)."""
+"""S of a neck, unless one is asked for: the difference alone. It was level with the best S but on one data set."""
 Place = Literal["head", "encoder"]
 Side = Literal["output", "input"]
 Normalise = Literal["imagenet", "none"]
