@@ -170,7 +170,7 @@ def network(dry: bool, until: float) -> Iterator[Row]:
 
 
 def _training_step(model: nn.Module, height: int, width: int, batch: int, device: str) -> Callable[[], None]:
-    model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = model.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device == "cuda")
     images = torch.rand(batch, 3, height, width, device=device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(19, (batch, height, width), device=device)
