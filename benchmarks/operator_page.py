@@ -18,7 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import RESULTS, spread
 from benchmarks.rivals import OPERATORS
 from crispseg.files import write_text
 
@@ -131,7 +131,16 @@ def pieces(rows: list[Row]) -> list[str]:
     shapes = list(dict.fromkeys(tuple(row["shape"]) for row in found))
     cell = {(tuple(row["shape"]), row["name"]): f"{row['f_ms']:.0f} / {row['fb_ms']:.0f}" for row in found}
     lines = [[name, *(cell[s, name] for s in shapes)] for name in dict.fromkeys(row["name"] for row in found)]
-    return [*text, *table(["forward / forward + backward, ms", *(size(list(s)) for s in shapes)], lines), ""]
+    text += [*table(["forward / forward + backward, ms", *(size(list(s)) for s in shapes)], lines), ""]
+    return [*text, how_often(rows), ""]
+
+
+def how_often(rows: list[Row]) -> str:
+    """Of how many calls the numbers of a table are medians."""
+    counts = [row["calls"] for row in rows if "calls" in row]
+    if len(counts) < len(rows):
+        return "Medians of a number of calls that was not kept: to be measured again."
+    return f"Medians of {spread(counts)} calls in turns."
 
 
 def growth(rows: list[Row]) -> list[str]:
@@ -143,7 +152,7 @@ def growth(rows: list[Row]) -> list[str]:
         for (axis, shape, name), ms in cell.items()
         if name == "auto"
     ]  # fmt: skip
-    return [*table(["grows", "B×C×H×W", "k", "conv2d, ms", "ours, ms", "ratio"], lines), ""]
+    return [*table(["grows", "B×C×H×W", "k", "conv2d, ms", "ours, ms", "ratio"], lines), "", how_often(rows), ""]
 
 
 def plot(rows: list[Row], path: Path) -> None:

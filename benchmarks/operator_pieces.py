@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import interleaved, medians, save
+from benchmarks.measure import calls, interleaved, medians, save
 from benchmarks.operator import both, forward, inputs
 from benchmarks.rivals import OPERATORS, ours
 from crispseg.ops.semantic_difference import native, tiles
@@ -34,15 +34,15 @@ def routes(C: int, pixels: int, seconds: float) -> list[dict[str, Any]]:
     W, D = torch.randn(C, 8 * C), torch.randn(8 * C, pixels)
     image, kernel = D.view(1, 8 * C, pixels // 64, 64), W.view(C, 8 * C, 1, 1)
     last = image.contiguous(memory_format=torch.channels_last)
-    calls: dict[str, Callable[[], object]] = {
+    rivals: dict[str, Callable[[], object]] = {
         "torch.mm (MKL)": lambda: W @ D,
         "1×1 conv2d": lambda: F.conv2d(image, kernel),
         "1×1 conv2d, channels-last": lambda: F.conv2d(last, kernel),
         "oneDNN linear": lambda: product(W[None], D[None]),
     }
-    found = medians(interleaved(calls, seconds=seconds, most=2000))
-    work = 2 * C * 8 * C * pixels
-    return [{"what": "route", "C": C, "name": name, "gflops": work / t / 1e9} for name, t in found.items()]
+    times = interleaved(rivals, seconds=seconds, most=2000)
+    rates = {name: 2 * C * 8 * C * pixels / t / 1e9 for name, t in medians(times).items()}
+    return [{"what": "route", "C": C, "name": n, "gflops": rate, "calls": calls(times)} for n, rate in rates.items()]
 
 
 def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
@@ -56,12 +56,11 @@ def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     for name, part in PARTS.items():
         for kind in ("f", "fb"):
             rivals[name, kind] = _with(*part, rivals["compiled", kind])
-    found = medians(interleaved(rivals, seconds=seconds))
+    times = interleaved(rivals, seconds=seconds)
+    found = medians(times)
+    row = {"what": "whole", "shape": list(shape), "calls": calls(times)}
     names = dict.fromkeys(name for name, _ in rivals)
-    return [
-        {"what": "whole", "shape": list(shape), "name": n, "f_ms": 1e3 * found[n, "f"], "fb_ms": 1e3 * found[n, "fb"]}
-        for n in names
-    ]
+    return [row | {"name": n, "f_ms": 1e3 * found[n, "f"], "fb_ms": 1e3 * found[n, "fb"]} for n in names]
 
 
 def _with(module: ModuleType, size: str, value: int, call: Callable[[], object]) -> Callable[[], object]:

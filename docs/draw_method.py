@@ -143,19 +143,21 @@ def rivals_table(sizes: list[dict[str, Any]]) -> str:
         lines.append(_row(f"times as fast, {rival}", [f"{s['times as fast'][rival]:.1f}" for s in sizes]))
     for rival in ("as SimpleITK", "as medpy"):
         lines.append(_row(f"largest difference, {rival}", [f"{s['largest difference'][rival]:.0e}" for s in sizes]))
+    lines.append(_row("median of so many calls", [str(s.get("calls", "not kept")) for s in sizes]))
     return "\n".join(lines)
 
 
 def network_table(rows: list[dict[str, Any]]) -> str:
     """One row a neck: what a training step costs."""
     lines = [
-        "| neck | parameters | training step, ms | peak memory, MiB | encoder gradient ‖·‖ |",
-        "|---|--:|--:|--:|--:|",
+        "| neck | parameters | training step, ms | median of so many | peak memory, MiB | encoder gradient ‖·‖ |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for r in rows:
         cells = [
             f"{r['parameters']:,}",
             f"{r['milliseconds']:.0f}",
+            str(r.get("calls", "not kept")),
             f"{r['memory'] / 2**20:.0f}",
             f"{r['gradient']:.1f}",
         ]

@@ -70,15 +70,16 @@ def test_operator_and_its_page(bench, tmp_path):
     assert len(rows) == 2 * len(operator.OPERATORS)
     bench(operator, "--only", "sizes")
     scaling = {"C": [(1, 4, 6, 6, 3)], "H·W": [(1, 4, 6, 6, 3)], "k": [(1, 4, 6, 6, 3)], "B": [(1, 4, 6, 6, 3)]}
-    bench(operator, "--only", "scaling", "--seconds", 0, SCALING=scaling)
+    counted(bench(operator, "--only", "scaling", "--seconds", 0, SCALING=scaling)["operator_scaling"])
     pieces = {"SHAPES": ((1, 64, 9, 9),), "routes": lambda C, pixels, seconds: ROUTES(C, pixels, 0.0),
               "whole": lambda shape, seconds: WHOLE(shape, 0.0)}  # fmt: skip
-    bench(operator_pieces, **pieces)
+    counted(bench(operator_pieces, **pieces)["operator_pieces"])
     (tmp_path / "performance.md").write_text(f"before\n{operator_page.BEGIN}\n{operator_page.END}\nafter\n")
     bench(operator_page)
     page = (tmp_path / "performance.md").read_text()
     assert page.startswith("before") and page.endswith("after\n")
     assert "| 2×18×6×6 | unfold |" in page and "### What was tried" in page
+    assert page.count("Medians of 5 calls in turns.") == 2  # how cost grows, what was tried
     assert (tmp_path / "scaling.svg").read_text().startswith("<?xml")
 
 
