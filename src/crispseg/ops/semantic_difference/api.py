@@ -13,7 +13,7 @@ IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
     "tiled": "tiles and one matrix product for all taps; ATen alone, any device",
     "native": "tiled, its elementwise stage compiled with the machine's C compiler; charbonnier, float32, CPU",
-    "triton": "fused kernels; charbonnier and one, groups=1; CUDA, or a CPU in triton's interpreter",
+    "triton": "fused kernels; charbonnier, groups=1; CUDA, or a CPU in triton's interpreter",
 }
 
 
