@@ -53,9 +53,10 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:
-        # Its own backward pass, on which inductor breaks and which uses atomics on a GPU, is never asked for.
-        padded = F.pad(u, [weight.shape[-1] // 2 * dilation] * 4, mode="replicate")
-        kernels = _held(weight, u)
+        with torch.autocast(u.device.type, enabled=False):  # it would pad in float32 on a CPU
+            # Its own backward pass, on which inductor breaks and which uses atomics on a GPU, is never asked for.
+            padded = F.pad(u, [weight.shape[-1] // 2 * dilation] * 4, mode="replicate")
+            kernels = _held(weight, u)
         ctx.save_for_backward(u, weight, padded, kernels)
         ctx.form = dilation, groups
         return F.conv2d(padded, kernels, dilation=dilation, groups=groups)
