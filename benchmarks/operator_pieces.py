@@ -7,7 +7,6 @@ Not here: the comparison with other operators (``benchmarks.operator``).
 
 from collections.abc import Callable
 from functools import partial
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -17,15 +16,14 @@ import torch.nn.functional as F
 from benchmarks.measure import calls, interleaved, medians, save
 from benchmarks.operator import both, forward, inputs
 from benchmarks.rivals import OPERATORS, ours
-from crispseg.ops.semantic_difference import native, tiles
+from crispseg.ops.semantic_difference import native
 from crispseg.ops.semantic_difference.products import product
 
 SHAPES = ((2, 64, 128, 128), (1, 256, 128, 128), (2, 512, 32, 32))
 PARTS = {
-    **{f"compiled, tiles of {n} pixels": (native, "PIXELS", n) for n in (256, 1024)},
-    **{f"compiled, tiles of {n} columns": (native, "COLUMNS", n) for n in (64, 512)},
-    **{f"compiled, {n} rows of D": (native, "DEPTH", n) for n in (128, 512)},
-    **{f"compiled, forward in chunks of {n} channels": (tiles, "CHANNELS", n) for n in (64, 256)},
+    **{f"compiled, tiles of {n} pixels": ("PIXELS", n) for n in (128, 512)},
+    **{f"compiled, tiles of {n} columns": ("COLUMNS", dict.fromkeys(native.COLUMNS, n)) for n in (16, 64, 128)},
+    **{f"compiled, slices of {n} channels": ("CHANNELS", n) for n in (32, 128)},
 }
 
 
@@ -46,8 +44,8 @@ def routes(C: int, pixels: int, seconds: float) -> list[dict[str, Any]]:
 
 
 def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
-    """The operator in ATen and compiled, and compiled with parts of other sizes; ms."""
-    tensors, g = inputs(*shape)
+    """The operator in ATen and compiled, and compiled with parts of other sizes; channels-last, ms."""
+    tensors, g = inputs(*shape, layout="channels-last")
     operators = {"conv2d": OPERATORS["conv2d"], "ATen": ours("tiled"), "compiled": ours("auto")}
     rivals: dict[tuple[str, str], Callable[[], object]] = {}
     for name, operator in operators.items():
@@ -63,9 +61,9 @@ def whole(shape: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
     return [row | {"name": n, "f_ms": 1e3 * found[n, "f"], "fb_ms": 1e3 * found[n, "fb"]} for n in names]
 
 
-def _with(module: ModuleType, size: str, value: int, call: Callable[[], object]) -> Callable[[], object]:
+def _with(size: str, value: object, call: Callable[[], object]) -> Callable[[], object]:
     def run() -> object:
-        with mock.patch.object(module, size, value):
+        with mock.patch.object(native, size, value):
             return call()
 
     return run

@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import booleans, data, integers, sampled_from, tuples
 from torch import Tensor
 
 from crispseg import semantic_difference
@@ -135,45 +137,88 @@ def test_float32(similarity, contrast):
     assert_same(tensors, rtol=1e-4, atol=2e-4, similarity=similarity, contrast=contrast)
 
 
+FORMATS = {"apart": torch.contiguous_format, "together": torch.channels_last}
+SINGLE = {"rtol": 1e-4, "atol": 2e-4, "impl": "native"}
+
+
+def lay_out(tensors, format: str):
+    """Maps and weights in a memory format."""
+    return tuple(
+        x.detach().contiguous(memory_format=FORMATS[format]).requires_grad_()
+        if isinstance(x, Tensor) and x.ndim == 4
+        else x
+        for x in tensors
+    )
+
+
 @needs_compiler
-@pytest.mark.parametrize("contrast", [False, True])
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("similarity", native.SIMILARITIES)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_the_compiled_stage(size, contrast):
-    for k, dilation, groups in ((1, 1, 1), (3, 1, 1), (3, 2, 8), (3, 4, 2), (5, 1, 1), (5, 2, 8)):
-        for batch in (0, 1, 3):
-            tensors = draw(batch=batch, size=size, k=k, groups=groups, out=8, dtype=torch.float32)
-            form = {"contrast": contrast, "dilation": dilation, "groups": groups}
-            assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", **form)
+def test_the_compiled_operator(size, similarity, format):
+    forms = ((1, 1, 1), (3, 1, 1), (3, 2, 8), (3, 4, 2), (5, 1, 1), (5, 2, 8), (7, 1, 2))
+    for turn, (k, dilation, groups) in enumerate(forms):
+        tensors = lay_out(draw(batch=turn % 4, size=size, k=k, groups=groups, out=8, dtype=torch.float32), format)
+        form = {"contrast": turn % 2 == 1, "dilation": dilation, "groups": groups}
+        assert_same(tensors, similarity=similarity, **SINGLE, **form)
 
 
 @needs_compiler
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("groups", [1, 2])
-def test_the_compiled_form_on_many_channels(groups):
-    """More than a chunk, in slices of several sizes; outputs and pixels that fill no block."""
-    tensors = draw(channels=280, out=18, size=(5, 41), groups=groups, dtype=torch.float32)
-    assert_same(tensors, rtol=1e-4, atol=2e-3, impl="native", groups=groups)
+def test_the_compiled_operator_on_many_channels(groups, format):
+    """More than a slice; blocks that are full, half full and less; whole vectors and parts of one."""
+    tensors = lay_out(draw(channels=168, out=104, size=(5, 41), groups=groups, dtype=torch.float32), format)
+    for similarity in native.SIMILARITIES:
+        assert_same(tensors, rtol=1e-4, atol=2e-3, impl="native", similarity=similarity, groups=groups)
 
 
 @needs_compiler
-def test_the_compiled_form_on_maps_larger_than_a_tile(monkeypatch):
-    """Tiles of few rows and columns, some narrower than the stencil; few channels; several small images at a time."""
-    small_parts(monkeypatch)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("similarity", native.SIMILARITIES)
+def test_the_compiled_operator_on_maps_larger_than_a_tile(similarity, format, monkeypatch):
+    """Tiles of few rows and columns, some narrower than the stencil; small slices; more threads than slices."""
     for name, value in {"PIXELS": 20, "COLUMNS": {"together": 5, "apart": 3}, "CHANNELS": 3}.items():
         monkeypatch.setattr(native, name, value)
-    for size, batch, k, dilation, groups in [*PARTED, ((4, 37), 2, 3, 4, 1)]:
-        tensors = draw(batch=batch, size=size, k=k, groups=groups, dtype=torch.float32)
-        assert_same(tensors, rtol=1e-4, atol=2e-4, impl="native", dilation=dilation, groups=groups)
+    for turn, (size, batch, k, dilation, groups) in enumerate([*PARTED, ((4, 37), 2, 3, 4, 1)]):
+        tensors = lay_out(draw(batch=batch, size=size, k=k, groups=groups, dtype=torch.float32), format)
+        monkeypatch.setattr(native.torch, "get_num_threads", lambda threads=(1, 2, 8)[turn % 3]: threads)
+        assert_same(tensors, similarity=similarity, dilation=dilation, groups=groups, **SINGLE)
 
 
 @needs_compiler
+@settings(max_examples=30, deadline=None)
+@given(data())
+def test_the_compiled_operator_in_any_form(data):
+    """The reference in float64 on the same numbers is the truth; a guide of any width, maps in unlike layouts."""
+    size, batch = data.draw(tuples(integers(1, 12), integers(1, 40))), data.draw(integers(1, 2))
+    groups, k = data.draw(sampled_from([1, 1, 2, 3])), data.draw(sampled_from([3, 3, 5, 7]))
+    channels, out = groups * data.draw(integers(1, 40)), groups * data.draw(integers(1, 40))
+    similarity = data.draw(sampled_from(native.SIMILARITIES))
+    u, v, weight, scale = draw(batch, channels, size, out, k, groups, torch.float32, data.draw(booleans()))
+    if similarity != "charbonnier":
+        guides = data.draw(integers(1, 40))
+        v, scale = draw(batch, guides, size, dtype=torch.float32, seed=1)[0], 0.7
+    inputs = [lay_out([x], data.draw(sampled_from(list(FORMATS))))[0] for x in (u, v, weight)]
+    form = {"similarity": similarity, "contrast": data.draw(booleans()), "groups": groups}
+    form["dilation"] = data.draw(integers(1, 4))
+    exact = [x.detach().double().requires_grad_() if isinstance(x, Tensor) else x for x in (*inputs, scale)]
+    fast, truth = answers("native", (*inputs, scale), **form), answers("reference", exact, **form)
+    for name, f, t in zip("yuvWλ", fast, truth):
+        error, size_ = (f.double() - t).norm(), t.norm() + 0.05 * t.numel() ** 0.5  # what cancels is rounded, too
+        assert error <= 2e-5 * size_, name
+
+
+@needs_compiler
+@pytest.mark.parametrize("similarity", native.SIMILARITIES)
 @pytest.mark.parametrize("where", [0, 1])
-def test_what_is_no_number_stays_in_its_image(where):
-    """Small images are worked on together, in the same buffers. ``where``: in u or in v."""
+def test_what_is_no_number_stays_in_its_image(where, similarity):
+    """Images are worked on in the same buffers, one after the other. ``where``: in u or in v."""
     sound = draw(batch=3, dtype=torch.float32)
     spoilt = [x.detach().clone().requires_grad_() if isinstance(x, Tensor) else x for x in sound]
     with torch.no_grad():
         spoilt[where][0] = torch.nan
-    maps = answers("native", sound)[:3], answers("native", spoilt)[:3]
+    maps = [answers("native", x, similarity=similarity)[:3] for x in (sound, spoilt)]
     assert maps[1][0][0].isnan().all()
     for before, after in zip(*maps):
         assert torch.equal(before[1:], after[1:])
@@ -200,10 +245,12 @@ def test_a_zero_vector_is_similar_to_nothing_and_has_no_gradient():
     u, v, weight, _ = draw(size=(6, 7))
     dead = torch.rand(2, 1, 6, 7, generator=torch.Generator().manual_seed(2)) < 0.4
     v = v.detach().masked_fill(dead, 0).requires_grad_()
-    for impl in ("reference", "tiled"):
-        (dv,) = torch.autograd.grad(semantic_difference(u, v, weight, similarity="cosine", impl=impl).square().sum(), v)
+    for impl in ("reference", "tiled", *(["native"] if native.library() is not None else [])):
+        kind = torch.float32 if impl == "native" else v.dtype
+        a, b, W = u.detach().to(kind), v.detach().to(kind).requires_grad_(), weight.detach().to(kind)
+        (dv,) = torch.autograd.grad(semantic_difference(a, b, W, similarity="cosine", impl=impl).square().sum(), b)
         assert not dv.masked_select(dead).any()
         assert dv.masked_select(~dead).abs().max() > 0.1
-        nothing = semantic_difference(u, torch.zeros_like(v), weight, similarity="cosine", impl=impl)
+        nothing = semantic_difference(a, torch.zeros_like(b), W, similarity="cosine", impl=impl)
         assert not nothing.any()
     assert_same((u, v, weight, 1.0), similarity="cosine")

@@ -26,7 +26,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-O2", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 LIMIT_SECONDS = 60
 """What all calls of a compiler may take together; it needs two seconds."""
 ABANDONED_SECONDS = 3600
@@ -34,7 +34,7 @@ ABANDONED_SECONDS = 3600
 DIGEST = hashlib.sha256().digest_size
 
 
-class CannotCompile(Exception):
+class CompileError(Exception):
     """The compiler failed, hung, or what it made cannot be loaded; the message says which."""
 
 
@@ -50,7 +50,7 @@ def compiler() -> list[str]:
 
 
 def load(source: Path, headers: Sequence[Path], command: list[str]) -> ctypes.CDLL:
-    """The library of ``source``, from disk or built; raises ``CannotCompile``."""
+    """The library of ``source``, from disk or built; raises ``CompileError``."""
     deadline = time.monotonic() + LIMIT_SECONDS
     try:
         version = _run([*command, "--version"], deadline)
@@ -64,7 +64,7 @@ def load(source: Path, headers: Sequence[Path], command: list[str]) -> ctypes.CD
         with tempfile.TemporaryDirectory(prefix="crispseg-") as passing:  # a loaded file may go
             return _load_from(Path(passing) / name, source, command, deadline)
     except OSError as error:
-        raise CannotCompile(str(error)) from error
+        raise CompileError(str(error)) from error
 
 
 def _load_from(built: Path, source: Path, command: list[str], deadline: float) -> ctypes.CDLL:
@@ -136,7 +136,7 @@ def _run(command: list[str], deadline: float) -> str:
         try:
             code = process.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise CannotCompile(f"{shlex.join(command)}: not done within {LIMIT_SECONDS} s") from None
+            raise CompileError(f"{shlex.join(command)}: not done within {LIMIT_SECONDS} s") from None
         finally:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -145,7 +145,7 @@ def _run(command: list[str], deadline: float) -> str:
         said.seek(0)
         text = said.read().decode(errors="replace")
     if code:
-        raise CannotCompile(f"{shlex.join(command)}: exit status {code}: {text.strip()[:2000]}")
+        raise CompileError(f"{shlex.join(command)}: exit status {code}: {text.strip()[:2000]}")
     return text
 
 

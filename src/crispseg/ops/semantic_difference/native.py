@@ -27,8 +27,8 @@ SIMILARITIES = ("charbonnier", "gaussian", "cosine")
 PIXELS = 256
 """About how many pixels a thread works on at a time: the differences of a slice then fit into a core's own cache."""
 COLUMNS = {"together": 32, "apart": 64}
-"""About how wide a tile is where a pixel's channels lie together, and where they lie apart. A square has the fewest pixels
-beyond its border to read and compare again; but a row of a plane is fetched in lines of 16 pixels, borders too."""
+"""About how wide a tile is where a pixel's channels lie together, and where they lie apart. A square has the fewest
+pixels beyond its border to read and compare again; but planes are fetched in lines of 16 pixels, borders too."""
 CHANNELS = 64
 """Channels of a slice: one block of columns in ``products.h``."""
 ALONE = False
@@ -156,7 +156,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"none was found (PATH, or the variable CC) on {platform.system()}"
     try:
         return compiling.load(SOURCE, HEADERS, command), ""
-    except compiling.CannotCompile as error:
+    except compiling.CompileError as error:
         return None, str(error)
 
 
