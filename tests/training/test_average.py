@@ -18,6 +18,13 @@ def by_torch(model, decay):
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
+def test_a_network_without_batch_norm_has_nothing_to_copy():
+    net = nn.Conv2d(1, 1, 1)
+    average = make_average(net, 0.5)
+    average.update_parameters(net)
+    assert torch.equal(average.module.weight, net.weight)
+
+
 @pytest.mark.parametrize("decay", [0.3, 0.998])
 def test_the_bits_are_those_of_one_tensor_at_a_time(decay):
     torch.manual_seed(0)

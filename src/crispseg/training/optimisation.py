@@ -81,7 +81,8 @@ class Average(AveragedModel):
                 part[1].append(current)
         n = int(self.n_averaged)
         torch._foreach_lerp_(*self._fractions, 1.0 if n == 0 else 1 - min(self.decay, (1 + n) / (10 + n)))
-        torch._foreach_copy_(*self._whole)
+        if self._whole[0]:
+            torch._foreach_copy_(*self._whole)
         self.n_averaged += 1
 
 
