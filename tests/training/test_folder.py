@@ -144,10 +144,11 @@ def test_a_start_that_was_killed_before_its_config_is_begun_again(root, tmp_path
 def test_a_failed_start_leaves_nothing_behind(root, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "_step", lambda *_: 1 / 0)
     (tmp_path / "there").mkdir()
-    for out, left in ((tmp_path / "new", None), (tmp_path / "there", [])):
+    for out, left in ((tmp_path / "deep" / "new", None), (tmp_path / "there", [])):
         with pytest.raises(ZeroDivisionError):
             train(small(root), out)
         assert (sorted(os.listdir(out)) if out.exists() else None) == left
+    assert sorted(os.listdir(tmp_path)) == ["root", "there"]
 
 
 def test_a_failure_after_a_checkpoint_keeps_it(cut, monkeypatch):

@@ -6,7 +6,7 @@ Not here: what the files hold (``crispseg.runs``) and the loop.
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def opened(config: Config, out: Path, *, resume: bool) -> Iterator[Manifest]:
     given again. What killed writers left behind is removed. Raises ``UsageError`` and ``DataError`` as ``train`` says.
     """
     _check_run(config, out, resume)
-    new = not out.exists()
+    absent = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         with hold(out):
             _check_run(config, out, resume)
@@ -53,8 +53,9 @@ def opened(config: Config, out: Path, *, resume: bool) -> Iterator[Manifest]:
                     manifest.remove()
                 raise
     finally:
-        if new and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        for made in absent:
+            with suppress(OSError):  # it holds the run, or something of somebody else's
+                made.rmdir()
 
 
 def data_facts(config: Config) -> Facts:

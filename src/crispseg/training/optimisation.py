@@ -4,7 +4,6 @@ Not here: the loop.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,16 +60,32 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["scale"]
 
 
-def make_average(model: nn.Module, decay: float) -> AveragedModel:
+class Average(AveragedModel):
     """The exponential moving average of weights and buffers; early on the decay is (1 + n) / (10 + n)."""
 
-    @torch.no_grad()
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
-        share = 1 - min(decay, (1 + float(n)) / (10 + float(n)))
-        for a, b in zip(averaged, current, strict=True):
-            if a.is_floating_point():
-                a.lerp_(b, share)
-            else:
-                a.copy_(b)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self.decay = decay
+        self._fractions: tuple[list[Tensor], list[Tensor]] | None = None
+        self._whole: tuple[list[Tensor], list[Tensor]] = ([], [])
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards ``model``, always the same one: its tensors are found once and moved in one call."""
+        if self._fractions is None:
+            self._fractions = ([], [])
+            tensors = ([x.detach() for x in (*m.parameters(), *m.buffers())] for m in (self.module, model))
+            for averaged, current in zip(*tensors, strict=True):
+                part = self._fractions if averaged.is_floating_point() else self._whole
+                part[0].append(averaged)
+                part[1].append(current)
+        n = int(self.n_averaged)
+        torch._foreach_lerp_(*self._fractions, 1.0 if n == 0 else 1 - min(self.decay, (1 + n) / (10 + n)))
+        if self._whole[0]:
+            torch._foreach_copy_(*self._whole)
+        self.n_averaged += 1
+
+
+def make_average(model: nn.Module, decay: float) -> Average:
+    """Return the moving average of a model, at first a copy of it."""
+    return Average(model, decay)
