@@ -67,8 +67,14 @@ def test_ohem_is_what_it_is_pixel_by_pixel(weights, threshold, min_kept):
     given = None if weights == (1.0, 1.0, 1.0) else torch.tensor(weights)
     loss = ohem_cross_entropy(logits, target, class_weights=given, threshold=threshold, min_kept=min_kept)
     assert loss.item() == pytest.approx(by_brute_force(logits, target, weights, threshold, min_kept), rel=1e-5)
-    usual = ohem_cross_entropy(logits, target, class_weights=given)
-    assert usual.item() == pytest.approx(by_brute_force(logits, target, weights, 0.7, 1 / 16), rel=1e-5)
+
+
+@pytest.mark.parametrize("certain", [0, 8])  # some pixels are hard; none is, and the share alone decides
+def test_ohem_keeps_what_is_below_seven_tenths_and_a_sixteenth_if_nothing_else_is_asked_for(certain):
+    target = torch.randint(0, 3, (2, 6, 7))
+    logits = 2 * torch.randn(2, 3, 6, 7) + certain * F.one_hot(target, 3).permute(0, 3, 1, 2)
+    expected = by_brute_force(logits, target, (1.0, 1.0, 1.0), 0.7, 1 / 16)
+    assert ohem_cross_entropy(logits, target).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_class_of_weight_0_counts_nowhere_in_ohem():

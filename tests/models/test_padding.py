@@ -34,6 +34,7 @@ def test_padding_is_the_mean_colour_below_and_to_the_right(encoder, decoder, sma
     with torch.no_grad():
         expected = model(mean_padded(images, model.mean, *padded))[..., : small[0], : small[1]]
         torch.testing.assert_close(model(images), expected, rtol=1e-5, atol=1e-5)
+    assert given(model, model.encoder, images).shape[-2:] == padded
 
 
 @pytest.mark.parametrize("normalise", ["imagenet", "none"])

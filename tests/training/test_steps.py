@@ -93,7 +93,7 @@ def test_every_option_is_what_it_is_by_hand(root, pictures, usual, tmp_path, opt
 
 @pytest.mark.parametrize("size", [None, (26, 30)])
 def test_augmented_pictures_are_those_of_the_datas_transform(root, pictures, tmp_path, size):
-    data = {"crop": (16, 24), "scale": (0.7, 1.4), "flip": 0.4, "jitter": 0.6, "max_share": 0.6, "size": size}
+    data = {"crop": (16, 24), "scale": (0.7, 1.4), "flip": 0.9, "jitter": 0.6, "max_share": 0.6, "size": size}
     if size is not None:
         pictures = [(resize_image(image, size), resize_label(label, size)) for image, label in pictures]
     check(tiny_config(root, data=data), pictures, tmp_path / "run")
