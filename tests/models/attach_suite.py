@@ -94,7 +94,9 @@ class AttachSuite:
             return
         odd_alone = "odd" in metafunc.function.__name__
         found = {name: host for name, host in self.hosts.items() if host.odd or not odd_alone}
-        cases = [(name, h, place) for name, h in found.items() for place in ("head", "encoder") if h.at or place == "head"]
+        cases = [
+            (name, h, place) for name, h in found.items() for place in ("head", "encoder") if h.at or place == "head"
+        ]
         marked = [
             pytest.param(h, place, marks=[pytest.mark.slow] if h.slow else [], id=f"{name}-{place}")
             for name, h, place in cases

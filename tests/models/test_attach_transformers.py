@@ -158,12 +158,8 @@ class TestTransformers(AttachSuite):
         "maskformer": masks(
             maskformer, [8, 12, 16, 24], "model.pixel_level_module.decoder.mask_projection", "embedder.embedder"
         ),
-        "mask2former": masks(
-            mask2former, [8, 16, 32, 64], "model.transformer_module.decoder.mask_predictor", PATCHES
-        ),
-        "oneformer": masks(
-            oneformer, [8, 16, 32, 64], "model.transformer_module.decoder", PATCHES, inputs=with_task
-        ),
+        "mask2former": masks(mask2former, [8, 16, 32, 64], "model.transformer_module.decoder.mask_predictor", PATCHES),
+        "oneformer": masks(oneformer, [8, 16, 32, 64], "model.transformer_module.decoder", PATCHES, inputs=with_task),
         "eomt": Host(
             eomt, None, [], "upscale_block.block.1.layernorm2d", None, "embeddings.patch_embeddings.projection"
         ),

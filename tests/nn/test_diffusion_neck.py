@@ -40,9 +40,7 @@ def test_a_fresh_neck_is_the_identity_and_gradients_reach_it_and_its_guide(opera
 
 @pytest.mark.parametrize("place", ["encoder", "head"])
 def test_build_model_takes_it_in_both_places(place):
-    model = build_model(
-        "tf_efficientnet_lite0", "semantic_fpn", 3, pretrained=False, neck="diffusion", place=place
-    )
+    model = build_model("tf_efficientnet_lite0", "semantic_fpn", 3, pretrained=False, neck="diffusion", place=place)
     assert any(isinstance(m, DiffusionSteps) and m.steps == 4 for m in model.modules())
 
 

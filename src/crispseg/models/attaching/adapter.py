@@ -65,7 +65,9 @@ def load_adapter(model: Model, path: str | os.PathLike[str], *, example: Any = N
         own = _config(neck)
         for key in [*config, *own]:
             if config.get(key) != own.get(key):
-                raise DataError(f"{path}: {key} of the adapter is {config.get(key)}, of the model's neck {own.get(key)}")
+                raise DataError(
+                    f"{path}: {key} of the adapter is {config.get(key)}, of the model's neck {own.get(key)}"
+                )
         shapes = {name: tuple(tensor.shape) for name, tensor in neck.body.state_dict().items()}
         for name in [*shapes, *tensors]:
             expected, found = shapes.get(name), tuple(tensors[name].shape) if name in tensors else None
@@ -109,7 +111,10 @@ def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
         isinstance(config, dict)
         and isinstance(config.get("options"), dict)
         and config.get("place") in ("head", "encoder")
-        and (config["place"] == "head" or (isinstance(config.get("at"), str) and config.get("side") in ("input", "output")))
+        and (
+            config["place"] == "head"
+            or (isinstance(config.get("at"), str) and config.get("side") in ("input", "output"))
+        )
     ):
         raise DataError(f"{path}: its config does not say where the neck sits and with which options, found {config!r}")
     return config, tensors

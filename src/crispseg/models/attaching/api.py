@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from crispseg.errors import UsageError, nearest
-from crispseg.models.attaching import border, dry_run, graft, head, maps, place as places
+from crispseg.models.attaching import border, dry_run, graft, head, maps
+from crispseg.models.attaching import place as places
 from crispseg.models.attaching.budget import Width
 from crispseg.models.attaching.defaults import SIMILARITY, Place, default_place
 from crispseg.models.attaching.graft import Neck, Side

@@ -32,7 +32,9 @@ def widest(
         for width in WIDTHS:
             neck = make(width)
             costs = _operations(functools.partial(run, neck), neck)
-            over = sum(p.numel() for p in neck.parameters()) > PARAMETERS * parameters or costs > OPERATIONS * operations
+            over = (
+                sum(p.numel() for p in neck.parameters()) > PARAMETERS * parameters or costs > OPERATIONS * operations
+            )
             if over or width > most:
                 break
             chosen = width
@@ -40,6 +42,10 @@ def widest(
 
 
 def _operations(function: Callable[[], Any], model: nn.Module) -> int:
-    with undisturbed(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:  # some hosts enable it themselves
+    with (
+        undisturbed(model),
+        torch.enable_grad(),
+        FlopCounterMode(display=False) as counter,
+    ):  # some hosts enable it themselves
         function()
     return counter.get_total_flops()

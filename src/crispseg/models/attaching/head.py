@@ -165,9 +165,7 @@ def _reach(z: Tensor, features: _Seen) -> int:
     return int((where.amax(0) - where.amin(0)).max()) + 1
 
 
-def _final(
-    model: nn.Module, example: Any, run: Trace, logits: Tensor, classifier: Call
-) -> tuple[_Seen, Tensor, bool]:
+def _final(model: nn.Module, example: Any, run: Trace, logits: Tensor, classifier: Call) -> tuple[_Seen, Tensor, bool]:
     """Where the logits become final: the last output that is a resized copy of what the classifier gives.
 
     Not the output of a module that is given labels: it may have computed its loss by then. Also returned: that output,

@@ -40,9 +40,7 @@ class Trace:
         return sum(other.module is module for other in self.ended)
 
 
-def trace(
-    model: nn.Module, example: Any, change: tuple[nn.Module, Callable[[Any], Any]] | None = None
-) -> Trace:
+def trace(model: nn.Module, example: Any, change: tuple[nn.Module, Callable[[Any], Any]] | None = None) -> Trace:
     """Run ``model`` on ``example``, blank images replaced by random ones, with gradients.
 
     ``change``: what is done to the output of one module. The model is left as it was.

@@ -2,4 +2,3 @@
 
 from crispseg.models.pidnet.decoder import PIDNetDecoder
 from crispseg.models.pidnet.encoder import PIDNetEncoder
-
