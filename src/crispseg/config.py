@@ -205,8 +205,8 @@ def from_dict(tree: dict[str, Any], kind: type = Config, where: str = "") -> Any
 
 
 GONE = {
-    "model.placement": 'write model.place: "head" (was "decoder" and "detail") or "encoder"; "lateral" and "both" went, '
-    "docs/results.md names the commit that had them",
+    "model.placement": 'write model.place: "head" (was "decoder" and "detail") or "encoder"; "lateral" and "both" '
+    "are not there any more, docs/results.md names the commits that had them",
     "model.guide": "a neck at the head is guided by the class probabilities of the host's first answer",
 }
 """Keys that configs had."""
