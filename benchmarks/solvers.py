@@ -17,7 +17,7 @@ from benchmarks.measure import calls, interleaved, medians, peak_memory, save
 from crispseg.data.scenes import scene
 from crispseg.diffusion import Semantic, constant, perona_malik, solve
 from crispseg.diffusion.diffusivity import Diffusivity
-from crispseg.models import build_model
+from crispseg.models import adapter_parameters, build_model
 
 TIME = 24.0
 STEPS = {
@@ -135,6 +135,7 @@ def in_a_network() -> list[dict[str, Any]]:
             "semantic_fpn",
             11,
             neck=neck,
+            place=None if neck == "none" else "encoder",
             pretrained=False,
             decoder_channels=64,
             neck_options=None if neck == "none" else {"identity": False},
@@ -148,7 +149,7 @@ def in_a_network() -> list[dict[str, Any]]:
         gradient = math.sqrt(
             sum(float(p.grad.square().sum()) for p in models[neck].encoder.parameters() if p.grad is not None)
         )
-        parameters = sum(p.numel() for p in models[neck].neck.parameters())
+        parameters = 0 if neck == "none" else sum(p.numel() for p in adapter_parameters(models[neck]))
         rows.append(
             {
                 "neck": neck,

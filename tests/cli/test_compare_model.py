@@ -227,6 +227,7 @@ def test_a_factory_that_does_not_do_is_told_before_anything_is_trained(net, scen
             2,
             "cannot find a border",
         ),
+        (["--model", "net.py:make", "--data.root", "{scenes}", "--model.place", "heat"], 2, "model.place"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "none"], 2, "must not be none"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck", "sdm"], 2, "did you mean 'sdn'"),
         (["--model", "net.py:make", "--data.root", "{scenes}", "--model.neck_options.width", "0"], 2, "width must be"),

@@ -30,13 +30,16 @@ def test_an_operator_blind_to_the_guide_has_no_s():
     torch.testing.assert_close(found["response"], u.mean(1, keepdim=True))
 
 
-@pytest.mark.parametrize(("placement", "operators"), [("detail", 1), ("encoder", 4)])
-def test_the_commands_measure_and_show_every_operator_of_a_run(
-    placement, operators, scenes, tmp_path, monkeypatch, capsys
-):
+@pytest.mark.parametrize(("place", "operators"), [("head", 1), ("encoder", 4)])
+def test_the_commands_measure_and_show_every_operator_of_a_run(place, operators, scenes, tmp_path, monkeypatch, capsys):
     base = {
         "data": {"root": str(scenes), "crop": [32, 32], "workers": 0},
-        "model": {"pretrained": False, "decoder_channels": 16, "placement": placement},
+        "model": {
+            "pretrained": False,
+            "decoder_channels": 16,
+            "place": place,
+            "neck_options": {"similarity": "charbonnier"},
+        },
         "training": {"batch_size": 4, "epochs": 1, "accelerator": "cpu"},
     }
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))

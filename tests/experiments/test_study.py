@@ -30,7 +30,7 @@ def question(scenes, tmp_path):
         "base": str(tmp_path / "base.yaml"),
         "label_size": [32, 48],
         "seeds": [0, 1],
-        "all": {"model.placement": "decoder"},
+        "all": {"model.place": "head"},
         "rows": {"sdn": {"model.neck_options.similarity": "gaussian"}, "none": {"model.neck": "none"}},
     }
     path = tmp_path / "does_it_help.yaml"

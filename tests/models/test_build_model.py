@@ -1,4 +1,4 @@
-"""``build_model``: the decoder placement, auxiliary heads, where weights come from; names that do not exist are told.
+"""``build_model``: what is supervised, traces for other sizes, where weights come from; names that do not exist are told.
 
 Not here: what every system promises (``test_every_system.py``).
 """
@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from crispseg import DataError, UsageError, build_model
-from crispseg.models import TimmEncoder
+from crispseg import DataError, UsageError, adapter_parameters, build_model
+from crispseg.models import HeadRefiner, TimmEncoder
 from crispseg.models.weights import pypi_weights, read_state_dict
 
 LITE0 = "tf_efficientnet_lite0"
@@ -20,93 +20,69 @@ def build(decoder="semantic_fpn", seed=0, **options):
     return build_model(LITE0, decoder, 5, **options).eval()
 
 
-@pytest.mark.parametrize("decoder", ["fcn", "semantic_fpn"])
-@pytest.mark.parametrize("neck", ["sdn", "conv", "central"])
-def test_a_fresh_neck_on_the_decoders_map_changes_no_logit(decoder, neck):
-    images = torch.rand(2, 3, 60, 80)
-    with torch.no_grad():
-        assert torch.equal(build(decoder, neck=neck, placement="decoder")(images), build(decoder, neck="none")(images))
-
-
-@pytest.mark.parametrize("decoder", ["fcn", "semantic_fpn"])
-def test_a_fresh_neck_in_both_places_changes_no_logit(decoder):
-    images = torch.rand(2, 3, 60, 80)
-    with torch.no_grad():
-        assert torch.equal(build(decoder, placement="both")(images), build(decoder, neck="none")(images))
-
-
-def test_a_fresh_neck_on_the_laterals_changes_no_logit():
-    images = torch.rand(2, 3, 60, 80)
-    lateral, plain = build(placement="lateral"), build(neck="none")
-    with torch.no_grad():
-        assert torch.equal(lateral(images), plain(images))
-    assert {name for name in lateral.state_dict() if name not in plain.state_dict()} == {
-        f"decoder.between.{name}" for name in lateral.decoder.between.state_dict()
-    }
-
-
-@pytest.mark.parametrize("decoder", ["fcn", "semantic_fpn"])
-def test_with_detail_the_logits_are_refined_on_a_grid_of_stride_2(decoder):
-    images = torch.rand(2, 3, 64, 96)
-    fine, plain = build(decoder, placement="detail"), build(decoder, neck="none")
-    with torch.no_grad():
-        logits, first = fine.decoder.outputs(fine.neck(fine.encoder(images)))
-        assert logits.shape == (2, 5, 32, 48)
-        assert torch.equal(first[0], plain.decoder(plain.encoder(images)))  # the first head is the plain network
-        resized = torch.nn.functional.interpolate(first[0], size=(32, 48), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(logits, resized)  # and the second starts as that, resized
-
-
-def test_auxiliary_logits_are_those_of_the_first_head_and_of_the_auxiliary_head():
-    model = build(neck="sdn", placement="decoder", auxiliary=True)
+def test_auxiliary_logits_are_those_of_the_auxiliary_head_and_the_first_answer():
+    model, plain = build(place="head", auxiliary=True), build(neck="none", auxiliary=True)
     images = torch.rand(1, 3, 40, 40)
     with torch.no_grad():
-        logits, auxiliary = model(images, aux=True)
-        assert torch.equal(logits, model(images))
-    assert [x.shape for x in auxiliary] == [(1, 5, 40, 40)] * 2
-    assert torch.equal(auxiliary[0], logits)  # the second head starts as a copy of the first
-    assert not torch.equal(auxiliary[1], logits)
+        for p in adapter_parameters(model):
+            torch.nn.init.normal_(p, std=0.3)
+        logits, others = model(images, aux=True)
+        first, auxiliary = plain(images, aux=True)
+        assert torch.equal(logits, model(images)) and not torch.equal(logits, first)
+    assert len(auxiliary) == 1 and len(others) == 2
+    assert torch.equal(others[0], auxiliary[0])
+    assert torch.equal(others[1], first)  # what the network says without the neck is supervised too
 
 
-@pytest.mark.parametrize(
-    ("placement", "parts"),
-    [
-        ("encoder", ["neck"]),
-        ("lateral", ["decoder.between"]),
-        ("decoder", ["decoder.sdn"]),
-        ("detail", ["decoder.sdn", "decoder.lateral"]),
-    ],
-)
-def test_a_training_step_moves_every_weight_of_the_neck(placement, parts):
-    model = build(neck="sdn", placement=placement).train()
+def test_at_the_head_the_refiner_works_on_the_grid_of_stride_2_with_the_encoders_map():
+    model = build(place="head")
+    (refiner,) = (m for m in model.modules() if isinstance(m, HeadRefiner))
+    taken = []
+    refiner.register_forward_hook(lambda _, inputs, output: taken.append((*inputs, output)))
+    with torch.no_grad():
+        model(torch.rand(1, 3, 70, 90))  # padded to 96×96
+    features, detail, _, delta = (tuple(t.shape) for t in taken[0])
+    assert (features, detail, delta) == ((1, 32, 24, 24), (1, 16, 48, 48), (1, 5, 48, 48))
+
+
+@pytest.mark.parametrize("place", ["head", "encoder"])
+def test_a_training_step_moves_every_weight_of_the_neck(place):
+    model = build(place=place, neck_options={"similarity": "charbonnier"}).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     images, target = torch.rand(2, 3, 128, 96), torch.randint(0, 5, (2, 128, 96))  # a guide of one pixel says nothing
-    neck = torch.nn.ModuleList(model.get_submodule(part) for part in parts)
-    before = {name: p.detach().clone() for name, p in neck.named_parameters()}
+    before = [p.detach().clone() for p in adapter_parameters(model)]
     for _ in range(2):
         logits, auxiliary = model(images, aux=True)
         loss = sum(torch.nn.functional.cross_entropy(x, target) for x in [logits, *auxiliary])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    still = [name for name, p in neck.named_parameters() if torch.equal(p, before[name])]
-    assert still == []
+    assert not any(torch.equal(p, old) for p, old in zip(adapter_parameters(model), before, strict=True))
 
 
-def test_the_first_head_reaches_the_refined_logits_through_the_guide_alone():
-    images, logits, moved = torch.rand(1, 3, 64, 96), {}, {}
-    for guide in ("probabilities", "detached", "logits"):
-        model = build(placement="decoder", guide=guide, neck_options={"identity": False})
-        logits[guide], _ = model(images, aux=True)
-        logits[guide].square().sum().backward()
-        moved[guide] = any(p.grad is not None and p.grad.any() for p in model.decoder.decoder.head.parameters())
-    assert moved == {"probabilities": True, "detached": False, "logits": True}
-    assert torch.equal(logits["probabilities"], logits["detached"])
-    assert not torch.allclose(logits["probabilities"], logits["logits"])
+SIZES = (64, 64), (70, 45), (96, 129)
 
 
-def test_the_neck_is_a_part_of_the_model():
-    assert any(key.startswith("neck.levels.0.operator.weight") for key in build(neck="sdn").state_dict())
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+@pytest.mark.parametrize("neck", ["none", "sdn"])
+def test_traced_at_a_size_without_padding_it_is_right_at_others(neck):
+    model = build("fcn", neck=neck, neck_options={"identity": False})
+    with torch.no_grad():
+        written = torch.jit.trace(model, torch.rand(1, 3, 64, 64), check_trace=False)
+        for size in SIZES:
+            images = torch.rand(1, 3, *size)
+            torch.testing.assert_close(written(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_exported_for_any_size_at_one_without_padding_it_is_right_at_others():
+    model = build("fcn", neck="none")
+    with torch.no_grad():
+        sizes = {2: torch.export.Dim("height", min=32, max=512), 3: torch.export.Dim("width", min=32, max=512)}
+        written = torch.export.export(model, (torch.rand(1, 3, 64, 96),), dynamic_shapes=(sizes, None)).module()
+        for size in SIZES:
+            images = torch.rand(1, 3, *size)
+            torch.testing.assert_close(written(images), model(images), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -115,11 +91,7 @@ def test_the_neck_is_a_part_of_the_model():
         ((LITE0, "semantic_fnp", 5), {}, "did you mean 'semantic_fpn'"),
         (("tf_efficientnet_lite", "fcn", 5), {}, "tf_efficientnet_lite"),
         ((LITE0, "fcn", 5), {"neck": "sdm"}, "did you mean 'sdn'"),
-        (("convnext_atto", "fcn", 5), {"placement": "detail"}, "a map of stride 2; 'convnext_atto' gives none"),
-        ((LITE0, "fcn", 5), {"placement": "decodr"}, "did you mean 'decoder'"),
-        ((LITE0, "fcn", 5), {"placement": "lateral"}, "'fcn' has no laterals"),
-        ((LITE0, "fcn", 5), {"placement": "decoder", "guide": "logit"}, "did you mean 'logits'"),
-        ((LITE0, "fcn", 5), {"guide": "logits"}, "placement 'encoder' has none"),
+        ((LITE0, "fcn", 5), {"place": "heat"}, "no place 'heat'; did you mean 'head'"),
     ],
 )
 def test_an_unknown_name_offers_the_nearest(arguments, options, message):

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from attach_suite import facts
 from safetensors.torch import load_file, save_file
 
-from crispseg import build_model
+from crispseg import adapter_parameters, build_model, detach
 from crispseg.losses import Criterion
 from crispseg.models.build import DECODERS
 from crispseg.nn.operators import OPERATORS
@@ -56,6 +57,7 @@ SYSTEMS = [
 ]
 every_system = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.decoder)
 with_and_without = pytest.mark.parametrize("neck", ["none", "sdn"])
+at_both_places = pytest.mark.parametrize("place", ["head", "encoder"])
 
 
 def test_every_decoder_of_the_registry_is_held_to_it():
@@ -79,11 +81,24 @@ def spread(logits):
 
 
 @every_system
-@pytest.mark.parametrize("neck", sorted({name.split("-")[0] for name in OPERATORS}))  # of all lengths, one
-def test_with_a_fresh_neck_the_logits_are_those_without_it_to_the_bit(system, neck):
+@at_both_places
+def test_with_a_fresh_neck_the_logits_are_bit_identical_to_those_without_it(system, place):
     images = torch.rand(2, 3, 60, 80)
     with torch.no_grad():
-        assert torch.equal(system.build(neck)(images), system.build("none")(images))
+        expected = system.build("none")(images)
+        model = system.build(place=place)
+        assert torch.equal(model(images), expected) and torch.equal(model(images, aux=True)[0], expected)
+        assert facts(model)["place"] == place
+        assert torch.equal(detach(model)(images), expected)
+    assert list(model.state_dict()) == list(system.build("none").state_dict())
+
+
+@pytest.mark.parametrize("place", ["head", "encoder"])
+@pytest.mark.parametrize("neck", sorted({name.split("-")[0] for name in OPERATORS}))  # of all lengths, one
+def test_so_they_are_with_every_operator(neck, place):
+    system, images = SYSTEMS[1], torch.rand(2, 3, 60, 80)
+    with torch.no_grad():
+        assert torch.equal(system.build(neck, place=place)(images), system.build("none")(images))
 
 
 @every_system
@@ -110,9 +125,9 @@ def test_in_eval_an_image_has_one_answer_alone_or_in_a_batch(system):
 
 
 @every_system
-@with_and_without
-def test_a_step_reaches_every_weight(system, neck):
-    model = system.build(neck).train()
+@pytest.mark.parametrize("place", ["none", "head", "encoder"])
+def test_a_step_reaches_every_weight(system, place):
+    model = (system.build("none") if place == "none" else system.build(place=place)).train()
     images, labels = scenes(size=96)
     loss = model.loss(*model(images, aux=True), labels, Criterion())
     loss.backward()
@@ -168,11 +183,12 @@ def test_in_bf16_the_logits_are_nearly_the_same_and_the_step_is_finite(system):
 
 @pytest.mark.slow
 @every_system
+@at_both_places
 @pytest.mark.parametrize("way", ["compile", "export"])
-def test_compiled_or_exported_the_logits_are_the_same(system, way):
-    model, images = system.build(), torch.rand(1, 3, 64, 96)
+def test_compiled_or_exported_the_logits_are_the_same(system, place, way):
+    model, images = system.build(place=place), torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        for p in model.neck.parameters():  # away from the identity, so that the neck shows
+        for p in adapter_parameters(model):  # away from the identity, so that the neck shows
             p.add_(0.05 * torch.randn_like(p))
         expected = model(images)
         if way == "compile":

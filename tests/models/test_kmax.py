@@ -8,8 +8,9 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from attach_suite import body
 
-from crispseg import DataError, UsageError, build_model
+from crispseg import DataError, UsageError, adapter_parameters, build_model
 from crispseg.losses import Criterion
 from crispseg.models import KMaXDecoder, KMaXEncoder, load_kmax_deeplab
 from crispseg.models.kmax.losses import class_loss, contrast_loss, dice_loss, draw, mask_loss, prediction_loss
@@ -66,13 +67,6 @@ def test_the_number_of_queries_is_an_option_and_by_default_the_width():
     assert KMaXDecoder([8, 8, 8, 8], K, channels=16).transformer.cluster_centers.weight.shape == (32, 16)
 
 
-def test_the_decoder_placement_is_refused():
-    with pytest.raises(UsageError, match="'kmax_deeplab' has none"):
-        build_model(
-            "tf_efficientnet_lite0", "kmax_deeplab", K, pretrained=False, placement="decoder", decoder_channels=16
-        )
-
-
 def test_a_further_auxiliary_head_is_refused_because_no_loss_would_read_it():
     with pytest.raises(UsageError, match="'kmax_deeplab' has a loss of its own"):
         build_model("tf_efficientnet_lite0", "kmax_deeplab", K, pretrained=False, auxiliary=True, decoder_channels=16)
@@ -87,12 +81,12 @@ def test_maps_or_widths_that_do_not_fit_are_told(channels, width):
 def test_a_neck_sits_on_all_four_maps_and_the_auxiliary_head_sees_it():
     torch.manual_seed(0)
     options = {"pretrained": False, "decoder_channels": 16}
-    model = build_model("tf_efficientnet_lite0", "kmax_deeplab", K, neck="sdn", **options).eval()
+    model = build_model("tf_efficientnet_lite0", "kmax_deeplab", K, place="encoder", **options).eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         before = model(images, aux=True)[1].semantic
-        assert len(model.neck.levels) == 4
-        for p in model.neck.parameters():
+        assert len(body(model).levels) == 4
+        for p in adapter_parameters(model):
             p.add_(0.1 * torch.randn_like(p))
         assert not torch.allclose(model(images, aux=True)[1].semantic, before)
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from crispseg import DataError, UsageError, build_model
+from crispseg import DataError, UsageError, adapter_parameters, build_model
 from crispseg.cli import main
 from crispseg.losses import Criterion
 from crispseg.models import PIDNetDecoder, PIDNetEncoder, load_pidnet
@@ -156,28 +156,29 @@ def test_the_loss_is_the_sum_of_the_papers_four():
         torch.testing.assert_close(decoder.loss(logits, [detail, edge], target, criterion), expected)
 
 
-def test_the_neck_refines_p_and_nothing_else():
-    model, images = pidnet("sdn"), torch.rand(1, 3, 64, 96)
+def test_at_the_encoder_p_i_and_d_are_refined_p_guided_by_i():
+    model, images = pidnet("sdn", place="encoder", neck_options={"similarity": "charbonnier"}), torch.rand(1, 3, 64, 96)
     with torch.no_grad():
-        torch.nn.init.normal_(model.neck.sdn.fusion.mix.weight)
+        for p in adapter_parameters(model):
+            torch.nn.init.normal_(p, std=0.1)
         maps = model.encoder(images)
         refined = model.neck(maps)
-        changed = [not torch.equal(a, b) for a, b in zip(refined, maps, strict=True)]
-        assert changed == [True, False, False, False, False]
+        assert [not torch.equal(a, b) for a, b in zip(refined, maps, strict=True)] == [True] * 3 + [False] * 2
         maps[1] = maps[1] + torch.randn_like(maps[1])
         assert not torch.equal(model.neck(maps)[0], refined[0])  # I guides
 
 
-def test_on_the_decoders_map_a_fresh_neck_changes_nothing_and_all_four_heads_learn():
-    model, images = pidnet("sdn", placement="decoder"), torch.rand(2, 3, 64, 96)
+def test_at_the_head_a_fresh_neck_changes_nothing_and_all_heads_learn():
+    model, images = pidnet("sdn", place="head"), torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         assert torch.equal(model(images), pidnet()(images))
     target = blocky(np.random.default_rng(0), 5, (128, 96)).view(2, 64, 96)
     logits, others = model.train()(images, aux=True)
-    assert [x.shape[1] for x in (logits, *others)] == [5, 5, 5, 1]
+    assert [x.shape[1] for x in (logits, *others)] == [5, 5, 1, 5]
     model.loss(logits, others, target, Criterion()).backward()
-    heads = (model.decoder.head, *(getattr(model.decoder.decoder, name) for name in ("head", "seghead_p", "seghead_d")))
+    heads = (getattr(model.decoder, name) for name in ("head", "seghead_p", "seghead_d"))
     assert all(head.conv2.weight.grad.abs().max() > 0 for head in heads)
+    assert all(p.grad is not None for p in adapter_parameters(model))
 
 
 def published(model, prefix="model."):

@@ -12,7 +12,7 @@ from crispseg.data import resize_image, resize_label
 from crispseg.training import train
 
 STEP = 0.01  # the learning rate of these runs, and with AdamW about the length of a weight's step
-FIRST_HEAD = {"placement": "detail"}  # what gives a network of ours a first head
+FIRST_HEAD = {"place": "head"}
 OURS = {
     "encoder": "test_resnet",
     "decoder": "fcn",

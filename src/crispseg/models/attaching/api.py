@@ -5,6 +5,7 @@ Not here: files (``adapter``), the mechanism (``graft``), where (``border``, ``h
 
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from crispseg.errors import UsageError, nearest
@@ -94,11 +95,18 @@ def attach(
     if place is not None and at is not None:
         raise UsageError(f"attach: place={place!r} and at={at!r} are two places; give one of them")
     options = {"operator": "sdn", "similarity": SIMILARITY, **options}
-    example = dry_run.find_example(model, example)
+    with torch.inference_mode(False):  # whoever attaches may be in it, and the neck is there to learn
+        _attach(model, place, at, side, dry_run.find_example(model, example), width, options)
+    return model
+
+
+def _attach(
+    model: nn.Module, place: Place | None, at: str | None, side: Side, example: Any, width: Width, options: Any
+) -> None:
     if at is not None:
         found = border.look_at(model, at, side, example)
         places.at_border(model, example, at, side, found, width, options)
-        return model
+        return
     between = border.find_border(model, example) if place != "head" else None
     if place is None:
         image = next((value for _, value in maps.find(example)), None)
@@ -110,7 +118,6 @@ def attach(
         raise border.no_border(model, example)
     else:
         places.at_border(model, example, *between, width, options)
-    return model
 
 
 def detach(model: Model) -> Model:

@@ -59,7 +59,7 @@ class Head:
 
 def find_head(model: nn.Module, example: Any) -> Head:
     """Return the head of ``model``. Raises UsageError, naming submodules that could be meant, if none is found."""
-    with torch.inference_mode(False), torch.enable_grad():  # whoever attaches may be without
+    with torch.enable_grad():  # whoever attaches may be without
         return _found(model, example)
 
 
@@ -274,7 +274,7 @@ def _assemble(
     target = max(FINEST, final)
     finer = added is not None and own > target
     grid = target if finer else own
-    detail = _stride_two(run, features, stride) if grid >= FINEST else None
+    detail = _stride_two(run, features, stride) if own > FINEST else None
     look = 1
     if detail is None:
         detail, look = _image(run, features), 3
