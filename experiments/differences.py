@@ -115,8 +115,7 @@ def _trainings(parts: Sequence[Result]) -> str:
     if len(parts) == 1:
         tree = parts[0]
         of = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
-        one = [words for words in tree["caveats"] if words.startswith("One training")]
-        return " ".join([f"trainings: {of}.", *one, *([] if counted(parts) else [OLDER])])
+        return " ".join([f"trainings: {of}.", *tree["caveats"][:1], *([] if counted(parts) else [OLDER])])
     counts = [trainings(tree) for tree in parts]
     said = f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: "
     if not counted(parts):
