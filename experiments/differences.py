@@ -36,7 +36,7 @@ METRICS = {
     "Boundary IoU": "boundary_iou",
     "trimap IoU 3 px": "trimap_iou_3",
 }
-OLDER = "Intervals of the older kind (percentiles), since the counts were not kept: too narrow over few trainings."
+OLDER = "Intervals of the older kind (percentiles), since the counts were not kept"
 COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
 """Not the latency: where studies are compared, something trains."""
 
@@ -70,9 +70,9 @@ def pooled(parts: Sequence[Result], name: str, metric: str) -> dict[str, float]:
     for count, tree in known:
         share = count / sum(n for n, _ in known)
         own = {side: tree["contenders"][side]["metrics"][metric]["by_images"] for side in sides}
-        # Of what images do to each training by itself, more trainings average more away.
-        spread = tree["differences"][name][metric]["image_variance"] + sum(own.values()) * (1 / total - 1 / count)
-        images += share * max(0.0, spread)
+        # What images do to each training by itself is averaged away by more trainings, what they do to a side is not.
+        both = tree["differences"][name][metric]["image_variance"] - sum(own.values()) / count
+        images += share * (max(0.0, both) + sum(own.values()) / total)
         by_images = {side: by_images[side] + share * own[side] for side in sides}
     noise, means = [], []
     for side in sides:
@@ -115,14 +115,18 @@ def _trainings(parts: Sequence[Result]) -> str:
     if len(parts) == 1:
         tree = parts[0]
         of = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
-        one = [words for words in tree["caveats"] if words.startswith("One training")]
-        return " ".join([f"trainings: {of}.", *one, *([] if counted(parts) else [OLDER])])
+        return " ".join([f"trainings: {of}.", *tree["caveats"][:1], *([] if counted(parts) else [_older(tree)])])
     counts = [trainings(tree) for tree in parts]
     said = f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: "
     if not counted(parts):
-        return f"{said}means of the parts' differences and intervals. {OLDER}"
+        return f"{said}means of the parts' differences and intervals. {_older(parts[0])}"
     kept = sum(trainings(tree) for tree in counted(parts))
     return f"{said}the chance in training is seen from all, the choice of images from the {kept} whose counts are kept."
+
+
+def _older(tree: Result) -> str:
+    several = max(found["trainings"] for found in tree["contenders"].values()) > 1
+    return OLDER + (": too narrow over few trainings." if several else ".")
 
 
 def _machine(tree: Result) -> str:

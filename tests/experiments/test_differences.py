@@ -1,12 +1,14 @@
-"""Comparisons become tables and are kept; parts are pooled, and the pooled interval covers at least what it says."""
+"""Comparisons become tables and are kept; parts are pooled, and the pooled interval covers what it says."""
 
 import json
 import sys
 
 import pytest
 import torch
+from scipy import stats
 
-from crispseg.evaluation import interval, paired_bootstrap
+from crispseg.evaluation import Side, estimate
+from crispseg.evaluation.intervals import noise_of
 from experiments import differences
 
 
@@ -72,30 +74,60 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, monkeypatch, sides):
         made(monkeypatch, tmp_path, comparison(0, 0, 0, {"none": 2, "sdn": 2}), comparison(0, 0, 0, sides))
 
 
-def test_a_pooled_interval_covers_the_truth_at_least_as_often_as_it_says():
-    """Two sides without a difference, of five trainings each, compared in parts of two and three, many times."""
-    generator, images = torch.Generator().manual_seed(0), 40
+def test_an_older_file_is_called_one(tmp_path, monkeypatch):
+    tree = comparison(0.01, 0, 0.02, {"none": 2, "sdn": 2})
+    assert differences.OLDER in made(monkeypatch, tmp_path, tree)
+    assert differences.OLDER in made(monkeypatch, tmp_path, tree, tree)
+    assert differences.OLDER not in made(monkeypatch, tmp_path, tree | {"groups_weigh_as": 40.0})
 
-    def side(effects, own):
-        return [{"gain": (1e6 * (effect + own)).long(), "one": torch.ones(images).long()} for effect in effects]
 
-    def parts_of(sides):
-        draws = paired_bootstrap(sides, torch.arange(images), lambda n: {"mean": n["gain"] / n["one"]}, samples=200)[
-            "mean"
-        ]
-        low, high = interval(draws[1] - draws[0])
-        return float(low), float(high)
+def part(sides, groups, counted):
+    """What ``compare.json`` has of two sides by one metric; without ``counted`` as an older file has it."""
+    of = estimate(sides[1], sides[0], groups=groups)
+    contenders = {}
+    for name, side in zip(("none", "sdn"), sides):
+        own = {"by_images": float(noise_of(side, torch.tensor(groups)).by_images)} if counted else {}
+        contenders[name] = {
+            "trainings": len(side.values),
+            "metrics": {"miou": {"trainings": side.values.tolist(), **own}},
+        }
+    row = {"difference": float(of.value), "low": float(of.low), "high": float(of.high)}
+    extra = {"groups_weigh_as": groups} if counted else {}
+    return {
+        "baseline": "none",
+        "contenders": contenders,
+        "differences": {"sdn": {"miou": {**row, "image_variance": float(of.image_variance)}}},
+        **extra,
+    }
 
-    covered = 0
+
+def test_parts_with_counts_make_the_interval_of_all_trainings():
+    """Images that all say the same: what is left is Student's interval of the five trainings of each."""
+    values = torch.tensor([[0.50, 0.53, 0.51, 0.49, 0.52], [0.55, 0.54, 0.58, 0.56, 0.52]], dtype=torch.float64)
+    cut = (slice(0, 2), slice(2, 5))
+    sides = [[Side(v[trainings], v[trainings].expand(50, -1)) for v in values] for trainings in cut]
+    parts = [part(two, 1e9, counted) for two, counted in zip(sides, (False, True))]
+    found = differences.pooled(parts, "sdn", "miou")
+    test = stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval()  # the wider one
+    assert found["difference"] == pytest.approx(0.04)
+    assert found["low"] == pytest.approx(test.low)
+    assert found["high"] == pytest.approx(test.high)
+
+
+def test_a_pooled_interval_covers_the_truth_as_often_as_it_says():
+    """Two sides without a difference, of five trainings each, in parts of two and three; the first has no counts."""
+    generator, images, covered = torch.Generator().manual_seed(0), 40, 0
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
     for _ in range(300):
-        effects = 0.5 * torch.randn(2, 5, generator=generator)
-        own = [torch.zeros(images), torch.randn(images, generator=generator) * images**0.5 * 0.3]
-        sides = [side(effect, image) for effect, image in zip(effects, own)]
+        own = 0.01 * normal(2, 1, images) + 0.003 * normal(2, 5, 1) + 0.01 * normal(2, 5, images)
+        drawn = own[..., torch.randint(images, (100, images), generator=generator)].mean(-1)  # (2, 5, 100)
         parts = []
-        for trainings in (slice(0, 2), slice(2, 5)):
-            low, high = parts_of([one[trainings] for one in sides])
-            number = len(effects[0][trainings])
-            parts.append(comparison((low + high) / 2, low, high, {"none": number, "sdn": number}))
+        for trainings, counted in ((slice(0, 2), False), (slice(2, 5), True)):
+            two = [Side(v[trainings].mean(-1), d[trainings].T) for v, d in zip(own, drawn)]
+            parts.append(part(two, float(images), counted))
         found = differences.pooled(parts, "sdn", "miou")
         covered += found["low"] <= 0 <= found["high"]
-    assert covered / 300 >= 0.93  # 0.95 less 1.6 standard deviations of a share of 300
+    assert 0.95 - 0.025 <= covered / 300 <= 0.95 + 0.035  # two standard deviations of a share of 300, a little wide
