@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from crispseg import demo
-from crispseg.cli import demo as command
 from crispseg.cli import main
 from crispseg.demo import Budget, run_demo
 
@@ -19,7 +18,7 @@ TINY = Budget(
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(command, "run_demo", functools.partial(run_demo, budget=TINY))
+    monkeypatch.setattr(demo, "run_demo", functools.partial(run_demo, budget=TINY))
 
 
 @pytest.fixture(scope="module")

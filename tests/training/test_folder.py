@@ -134,7 +134,7 @@ def test_the_users_own_factory_is_not_replaced_by_the_copy(scenes, tmp_path, cap
 
 def test_a_start_that_was_killed_before_its_config_is_begun_again(root, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(loop.configs, "encode", lambda _: _interrupt())
+        patch.setattr(loop.configs, "to_yaml", lambda _: _interrupt())
         with pytest.raises(KeyboardInterrupt):
             train(small(root), tmp_path / "run")
     assert (tmp_path / "run" / "environment.json").is_file()

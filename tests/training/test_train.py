@@ -151,7 +151,7 @@ def test_it_learns(scenes, tmp_path):
     """Twelve scenes, unaugmented, from ImageNet weights: it learns them by heart."""
     data = DataConfig(root=str(scenes), crop=(48, 64), scale=(1, 1), flip=0, jitter=0, workers=0)
     training = TrainingConfig(
-        batch_size=4, epochs=25, lr=3e-3, encoder_lr=1.0, validate_every=25, checkpoint_every=15, accelerator="cpu"
+        batch_size=4, epochs=30, lr=3e-3, encoder_lr=1.0, validate_every=30, checkpoint_every=15, accelerator="cpu"
     )
     model = ModelConfig(decoder_channels=32, place="head")
     train(Config(data=data, model=model, training=training), tmp_path / "run")
