@@ -234,7 +234,7 @@ def test_every_contender_is_read_before_the_first_is_trained(text, said, scenes,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("model: {pretrained: false, decoder_channels: 8}\n")
     (tmp_path / "b.yaml").write_text(f"{text}\n")
-    monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("a training was started"))
+    monkeypatch.setattr("crispseg.training.train", lambda *_, **__: pytest.fail("a training was started"))
     assert main(["compare", "a.yaml", "b.yaml", "--data.root", str(scenes), "--out", "out"]) in (1, 2)
     error = capsys.readouterr().err
     assert said in error and "bug" not in error and error.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -134,8 +134,9 @@ def test_two_factories_get_each_the_modules_beside_it(tmp_path, monkeypatch):
     for folder, width in (("v1", 2), ("v2", 20), ("mine", 7)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "blocks.py").write_text(f"WIDTH = {width}\n")
+        (tmp_path / folder / "only_here.py").write_text("")
         (tmp_path / folder / "net.py").write_text(
-            "import blocks\nfrom torch import nn\ndef make(k):\n    import blocks as later\n"
+            "import blocks, only_here\nfrom torch import nn\ndef make(k):\n    import blocks as later\n"
             "    assert later is blocks\n    return nn.Conv2d(3, blocks.WIDTH, 1)\n"
         )
     monkeypatch.syspath_prepend(str(tmp_path / "mine"))
@@ -143,7 +144,7 @@ def test_two_factories_get_each_the_modules_beside_it(tmp_path, monkeypatch):
 
     made = [call_factory(f"{tmp_path / folder}/net.py:make", 3).out_channels for folder in ("v1", "v2", "v1")]
     assert made == [2, 20, 2]
-    assert sys.modules["blocks"] is blocks and blocks.WIDTH == 7
+    assert sys.modules["blocks"] is blocks and blocks.WIDTH == 7 and "only_here" not in sys.modules
     del sys.modules["blocks"]
 
 
