@@ -2,3 +2,5 @@
 
 from crispseg.models.pidnet.decoder import PIDNetDecoder
 from crispseg.models.pidnet.encoder import PIDNetEncoder
+
+__all__ = ["PIDNetDecoder", "PIDNetEncoder"]
