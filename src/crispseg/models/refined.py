@@ -105,6 +105,9 @@ class HeadRefiner(nn.Module):
 
     def resize(self, x: Tensor, like: Tensor) -> Tensor:
         """Bring ``x`` to the grid of ``like`` as the host does."""
-        if not (torch.jit.is_tracing() or torch.compiler.is_exporting()) and x.shape[-2:] == like.shape[-2:]:
+        if (
+            not (torch._C._get_tracing_state() is not None or torch.compiler.is_exporting())
+            and x.shape[-2:] == like.shape[-2:]
+        ):
             return x  # what is written down for any size may not depend on this one's
         return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

@@ -4,7 +4,7 @@ A fifth in the dry run, so that it stays below a quarter at any size. Not here: 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -35,6 +35,15 @@ def widest(
                 break
             chosen = width
     return chosen
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of the control that is measured, a plain convolution of the neck's geometry.
+
+    So the width is one whatever the operator, and a control has the weights of what it is compared with.
+    """
+    geometry = {key: options[key] for key in ("kernel_size", "dilation", "groups", "norm") if key in options}
+    return {"operator": "conv", **geometry}
 
 
 def _operations(function: Callable[[], Any], model: nn.Module) -> int:

@@ -82,8 +82,8 @@ def _found(model: nn.Module, example: Any) -> Head:
         features = _products(run, logits) or _last_local(run, logits)
         if features is None:
             raise UsageError(
-                f"attach: no submodule of {type(model).__name__} gives the map that its last classifier reads, on which "
-                f"the logits depend pixel by pixel, so it has no place='head'; {could_be_meant(model, example)}"
+                f"attach: no submodule of {type(model).__name__} gives the map that its last classifier reads, on "
+                f"which the logits depend pixel by pixel, so it has no place='head'; {could_be_meant(model, example)}"
             )
         added, z, corners = None, features.tensor, False
     return _assemble(model, example, run, features, added, z, corners)
