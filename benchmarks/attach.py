@@ -1,4 +1,4 @@
-"""What attach costs a host: parameters, and latency of one 512×512 image, without and with the neck.
+"""What attach costs a host: parameters, operations and latency of one 512×512 image, without and with the neck.
 
     python -m benchmarks.attach                        # all rows, into benchmarks/results/attach.json
     python -m benchmarks.attach --only LR-ASPP         # these rows again; the others stay as they were measured
@@ -21,6 +21,7 @@ import segmentation_models_pytorch as smp
 import torch
 import transformers as hf
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import segmentation
 
 from benchmarks.measure import RESULTS, calls, interleaved, medians, save, spread
@@ -58,15 +59,14 @@ def of_torchvision(name: str) -> nn.Module:
 
 HOSTS: tuple[tuple[str, str, Callable[[], nn.Module], dict[str, Any]], ...] = (
     ("smp", "Unet, ResNet-18", lambda: of_smp("Unet", "resnet18"), {}),
+    ("smp", "Unet, ResNet-18", lambda: of_smp("Unet", "resnet18"), {"place": "head"}),
     ("smp", "FPN, MiT-B0", lambda: of_smp("FPN", "mit_b0"), {}),
     ("smp", "DeepLabV3+, ResNet-18", lambda: of_smp("DeepLabV3Plus", "resnet18"), {}),
     ("transformers", "SegFormer-B0", segformer_b0, {}),
     ("transformers", "Mask2Former, Swin-T", mask2former_swin_tiny, {}),
-    ("transformers", "Mask2Former, Swin-T", mask2former_swin_tiny, {"width": 128}),
     ("torchvision", "LR-ASPP, MobileNetV3", lambda: of_torchvision("lraspp_mobilenet_v3_large"), {}),
-    ("torchvision", "LR-ASPP, MobileNetV3", lambda: of_torchvision("lraspp_mobilenet_v3_large"), {"groups": 8}),
-    ("torchvision", "LR-ASPP, MobileNetV3", lambda: of_torchvision("lraspp_mobilenet_v3_large"), {"width": 128}),
-    ("torchvision", "DeepLabV3, MobileNetV3", lambda: of_torchvision("deeplabv3_mobilenet_v3_large"), {"width": 128}),
+    ("torchvision", "LR-ASPP, MobileNetV3", lambda: of_torchvision("lraspp_mobilenet_v3_large"), {"place": "encoder"}),
+    ("torchvision", "DeepLabV3, MobileNetV3", lambda: of_torchvision("deeplabv3_mobilenet_v3_large"), {}),
 )
 
 
@@ -74,6 +74,13 @@ def forward(model: nn.Module, image: Tensor) -> Any:
     """Inference: no graph, running statistics."""
     with torch.inference_mode():
         return model(image)
+
+
+def operations(model: nn.Module, image: Tensor) -> int:
+    """Floating-point operations of one forward."""
+    with FlopCounterMode(display=False) as counter:
+        forward(model, image)
+    return counter.get_total_flops()
 
 
 def measure(library: str, name: str, make: Callable[[], nn.Module], options: dict[str, Any], seconds: float) -> Row:
@@ -89,6 +96,8 @@ def measure(library: str, name: str, make: Callable[[], nn.Module], options: dic
         "options": options,
         "host_parameters": sum(p.numel() for p in plain.parameters()),
         "neck_parameters": sum(p.numel() for p in adapter_parameters(refined)),
+        "host_operations": operations(plain, image),
+        "both_operations": operations(refined, image),
         "without_ms": 1e3 * found["without"],
         "with_ms": 1e3 * found["with"],
         "calls": calls(times),
@@ -113,8 +122,8 @@ ORDER = [(library, name, tuple(options.items())) for library, name, _, options i
 def table(rows: list[Row], where: Row) -> str:
     """The Markdown table, and where it was measured."""
     lines = [
-        f"| library | model | neck | parameters, without → with | one {SIZE}×{SIZE} image, without → with | tested |",
-        "|---|---|---|---:|---:|---|",
+        f"| library | model | neck | parameters, without → with | GFLOPs | one {SIZE}×{SIZE} image, without → with | tested |",
+        "|---|---|---|---:|---:|---:|---|",
     ]
     for row in rows:
         given = ", ".join(f"`{name}={value}`" for name, value in row["options"].items()) or "default"
@@ -124,6 +133,7 @@ def table(rows: list[Row], where: Row) -> str:
             row["host"],
             given,
             f"{row['host_parameters'] / 1e6:.1f} M → {with_neck / 1e6:.1f} M",
+            f"{row['host_operations'] / 1e9:.1f} → {row['both_operations'] / 1e9:.1f}",
             f"{row['without_ms']:.0f} ms → {row['with_ms']:.0f} ms",
             f"[{row['library']}]({TESTS[row['library']]})",
         ]

@@ -1,6 +1,6 @@
-"""What ``attach`` promises of every host, at both places. A library's tests inherit ``AttachSuite`` and name their hosts.
+"""What ``attach`` promises of every host, at both places: a library's tests inherit ``AttachSuite`` and name hosts.
 
-Not here: what is particular to one library (``test_attach_*.py``), modules that are hard to hold (``test_attach_grip``).
+Not here: what is particular to one library (``test_attach_*``), modules that are hard to hold (``test_attach_grip``).
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""``build_model``: what is supervised, traces for other sizes, where weights come from; names that do not exist are told.
+"""``build_model``: what is supervised, traces for other sizes, where weights come from; unknown names are told.
 
 Not here: what every system promises (``test_every_system.py``).
 """
@@ -79,7 +79,7 @@ def test_exported_for_any_size_at_one_without_padding_it_is_right_at_others():
     model = build("fcn", neck="none")
     with torch.no_grad():
         sizes = {2: torch.export.Dim("height", min=32, max=512), 3: torch.export.Dim("width", min=32, max=512)}
-        written = torch.export.export(model, (torch.rand(1, 3, 64, 96),), dynamic_shapes=(sizes, None)).module()
+        written = torch.export.export(model, (torch.rand(1, 3, 64, 96),), dynamic_shapes=(sizes,)).module()
         for size in SIZES:
             images = torch.rand(1, 3, *size)
             torch.testing.assert_close(written(images), model(images), rtol=1e-4, atol=1e-5)

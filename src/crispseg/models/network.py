@@ -121,7 +121,7 @@ class SegmentationModel(SegmentationNetwork):
 
 def _traced() -> bool:
     """Whether what runs is written down for images of other sizes too, so that it may not depend on this one's."""
-    return torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
 
 
 class AuxiliaryHead(nn.Module):

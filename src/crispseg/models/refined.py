@@ -15,15 +15,15 @@ from crispseg.nn.operators import NEEDS_GUIDE
 
 
 class HeadRefiner(nn.Module):
-    """A narrow, fine map of the head's features and of detail, sharpened by SDN and read by a 1×1 convolution of its own.
+    """A narrow, fine map of the head's features and of detail, sharpened by SDN and read by a 1×1 convolution A.
 
         n = up(R f) + L d,   Δ = A · SDN(n, v)
 
-    f is the map that the last classifier reads, d the encoder's stride-2 map or the image, v the class probabilities of
-    what the classifier says of f. All work on the fine grid is done in ``width`` channels. A starts at zero, and so does Δ, exactly. It is added
-    to the host's own logits, which stay its first answer; for 1×1 classifiers that is the family of functions of a
-    second classifier that reads f on the fine grid and SDN(n, v). Where the logits are products of f with masks, Δ is
-    added to f itself.
+    f is the map that the last classifier reads, d the encoder's stride-2 map or the image, v the class probabilities
+    of what the classifier says of f. All work on the fine grid is done in ``width`` channels. A starts at zero, and so
+    does Δ, exactly. It is added to the host's own logits, which stay its first answer; for a 1×1 classifier that is
+    the family of functions of a second classifier that reads f on the fine grid and SDN(n, v). Where the logits are
+    products of f with masks, Δ is added to f itself.
 
     Parameters
     ----------
@@ -105,6 +105,9 @@ class HeadRefiner(nn.Module):
 
     def resize(self, x: Tensor, like: Tensor) -> Tensor:
         """Bring ``x`` to the grid of ``like`` as the host does."""
-        if not (torch.jit.is_tracing() or torch.compiler.is_exporting()) and x.shape[-2:] == like.shape[-2:]:
+        if (
+            not (torch._C._get_tracing_state() is not None or torch.compiler.is_exporting())
+            and x.shape[-2:] == like.shape[-2:]
+        ):
             return x  # what is written down for any size may not depend on this one's
         return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=self.align_corners)

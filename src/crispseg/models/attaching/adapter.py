@@ -107,14 +107,11 @@ def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
         config = json.loads(facts.get("config", ""))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: its config is not JSON ({error})") from error
-    if not (
-        isinstance(config, dict)
-        and isinstance(config.get("options"), dict)
-        and config.get("place") in ("head", "encoder")
-        and (
-            config["place"] == "head"
-            or (isinstance(config.get("at"), str) and config.get("side") in ("input", "output"))
-        )
-    ):
+    if not (isinstance(config, dict) and isinstance(config.get("options"), dict) and _says_where(config)):
         raise DataError(f"{path}: its config does not say where the neck sits and with which options, found {config!r}")
     return config, tensors
+
+
+def _says_where(config: Mapping[str, Any]) -> bool:
+    at_a_module = isinstance(config.get("at"), str) and config.get("side") in ("input", "output")
+    return config.get("place") == "head" or (config.get("place") == "encoder" and at_a_module)

@@ -4,12 +4,11 @@ A fifth in the dry run, so that it stays below a quarter at any size. Not here: 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from crispseg.models.attaching.dry_run import call, undisturbed
 
@@ -31,21 +30,26 @@ def widest(
     with torch.random.fork_rng():
         for width in WIDTHS:
             neck = make(width)
-            costs = _operations(functools.partial(run, neck), neck)
-            over = (
-                sum(p.numel() for p in neck.parameters()) > PARAMETERS * parameters or costs > OPERATIONS * operations
-            )
-            if over or width > most:
+            weights, costs = sum(p.numel() for p in neck.parameters()), _operations(functools.partial(run, neck), neck)
+            if width > most or weights > PARAMETERS * parameters or costs > OPERATIONS * operations:
                 break
             chosen = width
     return chosen
 
 
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of the control that is measured, a plain convolution of the neck's geometry.
+
+    So the width is one whatever the operator, and a control has the weights of what it is compared with.
+    """
+    geometry = {key: options[key] for key in ("kernel_size", "dilation", "groups", "norm") if key in options}
+    return {"operator": "conv", **geometry}
+
+
 def _operations(function: Callable[[], Any], model: nn.Module) -> int:
-    with (
-        undisturbed(model),
-        torch.enable_grad(),
-        FlopCounterMode(display=False) as counter,
-    ):  # some hosts enable it themselves
+    from torch.utils.flop_counter import FlopCounterMode  # loads triton: not when crispseg is imported
+
+    # With gradients: some hosts enable them themselves, and the counter then expects a graph.
+    with undisturbed(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         function()
     return counter.get_total_flops()

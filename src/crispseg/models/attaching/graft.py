@@ -38,7 +38,7 @@ class Neck(nn.Module):
 
 
 class Taps:
-    """What one module runs: ``before`` on (args, kwargs), ``after`` on its output; ``scope``: its forward is a frame."""
+    """What a module runs: ``before`` on (args, kwargs), ``after`` on its output. ``scope``: its forward is a frame."""
 
     def __init__(self) -> None:
         self.before: list[Tap] = []

@@ -1,6 +1,8 @@
 """Where the head of a host is: the map that its last classifier reads, where logits become final, where detail is.
 
-Found by what depends on what in a dry run, not by names. Not here: the dry run (``trace``), what is put there (``place``).
+Found by what depends on what in a dry run, not by names.
+
+Not here: the dry run (``trace``), what is put there (``place``).
 """
 
 import dataclasses
@@ -37,8 +39,8 @@ class Head:
     """What the refiner needs to know of a host.
 
     ``scope``: the module whose forward all of it happens in. ``logits``: where Δ is added; None: to ``features``.
-    ``sizes``: height and width of features, detail and what is added to, in the dry run. ``ratio``: pixels of the detail
-    per pixel of the refiner's grid; ``look``: the least kernel that reads the detail.
+    ``sizes``: height and width of features, detail and what is added to, in the dry run. ``ratio``: pixels of the
+    detail per pixel of the refiner's grid; ``look``: the least kernel that reads the detail.
     """
 
     scope: str
@@ -80,8 +82,8 @@ def _found(model: nn.Module, example: Any) -> Head:
         features = _products(run, logits) or _last_local(run, logits)
         if features is None:
             raise UsageError(
-                f"attach: no submodule of {type(model).__name__} gives the map that its last classifier reads (one that "
-                f"the logits depend on pixel by pixel), so place='head' is not to be had; {could_be_meant(model, example)}"
+                f"attach: no submodule of {type(model).__name__} gives the map that its last classifier reads, on "
+                f"which the logits depend pixel by pixel, so it has no place='head'; {could_be_meant(model, example)}"
             )
         added, z, corners = None, features.tensor, False
     return _assemble(model, example, run, features, added, z, corners)

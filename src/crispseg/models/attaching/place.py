@@ -4,6 +4,7 @@ Not here: where the places are (``border``, ``head``), how a module runs taps (`
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,13 +30,14 @@ def at_border(
     """Refine the maps at one side of the submodule ``at``."""
     channels = list(found.channels)
 
-    def make(width: int | None) -> SemanticDiffusionNeck:
+    def make(width: int | None, options: Options = options) -> SemanticDiffusionNeck:
         return SemanticDiffusionNeck(channels, width=width, **options)
 
     def run(neck: nn.Module) -> None:
         neck([torch.empty(1, c, *size) for c, size in zip(channels, found.sizes, strict=True)])
 
-    chosen = budget.widest(model, example, max(channels), make, run) if width == "auto" else width
+    measured = functools.partial(make, options=budget.plain(options))
+    chosen = budget.widest(model, example, max(channels), measured, run) if width == "auto" else width
     facts = {
         "place": "encoder",
         "at": at,
@@ -54,7 +56,7 @@ def at_border(
 def at_head(model: nn.Module, example: Any, head: Head, width: Width, options: Options) -> None:
     """Refine what the last classifier reads."""
 
-    def make(width: int) -> HeadRefiner:
+    def make(width: int, options: Options = options) -> HeadRefiner:
         return HeadRefiner(
             head.channels,
             head.detail_channels,
@@ -76,7 +78,8 @@ def at_head(model: nn.Module, example: Any, head: Head, width: Width, options: O
         refiner(*(torch.empty(1, *shape) for shape in ((head.channels, *f), (head.detail_channels, *d), guide)))
 
     if width == "auto":
-        chosen = budget.widest(model, example, head.channels, make, run)
+        measured = functools.partial(make, options=budget.plain(options))
+        chosen = budget.widest(model, example, head.channels, measured, run)
     else:
         chosen = head.channels if width is None else min(width, head.channels)
     facts = {
