@@ -50,10 +50,10 @@ def _anatomy_table(summary: Mapping[str, Any]) -> Table:
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters, which a terminal would obey, written out as Python does.
+    r"""``text`` with control characters, which a terminal would obey, written out as Python does.
 
-    >>> printable("a\x1b[31m b")
-    'a\\x1b[31m b'
+    >>> print(printable("a\x1b[31m b"))
+    a\x1b[31m b
     """
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") else c for c in text)
 
