@@ -11,6 +11,7 @@ from scipy import stats
 
 from benchmarks.coverage import IMAGES, NOISE, TRAININGS, World, coverage
 from crispseg.evaluation import Noise, Side, combine, effective_groups, estimate, holm
+from crispseg.evaluation.intervals import groups_of_means
 
 
 def alike(*values, images=40):
@@ -94,6 +95,12 @@ def test_groups_of_unequal_size_weigh_as_fewer():
     wide, narrow = (estimate(one_training(1, 0.01), groups=g) for g in (3, 50))
     assert wide.high - wide.low > narrow.high - narrow.low
     assert effective_groups(torch.zeros(3)).isnan()
+
+
+def test_many_classes_in_few_images_each_do_not_make_the_images_few():
+    assert float(groups_of_means(torch.eye(30))) == 15  # thirty classes, each true in an image of its own
+    assert float(groups_of_means(torch.ones(30, 4))) == 30
+    assert float(groups_of_means(torch.tensor([[4.0, 1], [1, 1], [1, 1]]))) == pytest.approx((2 + 3) / 2)
 
 
 def test_intervals_stay_where_the_quantity_lives():
