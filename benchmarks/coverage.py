@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import save
-from crispseg.evaluation import Side, effective_groups, estimate, holm, paired_bootstrap
+from crispseg.evaluation import Side, estimate, holm, paired_bootstrap
+from crispseg.evaluation.intervals import groups_of_means
 from crispseg.evaluation.verdict import CALLED
 from crispseg.files import write_text
 from crispseg.metrics.miou import region_ratios
@@ -78,7 +79,7 @@ def simulate(world: World, draws: int, seed: int) -> Iterator[tuple[list[Side], 
         found = [Side(values, replicates["miou"]) for values, replicates in zip(totals, drawn)]
         weight = torch.zeros(int(group[-1]) + 1, *sides[0][0]["n"].shape[1:3], len(SIZE), dtype=torch.float64)
         weight.index_add_(0, group, sides[0][0]["n"][..., 2, :].double())
-        yield found, effective_groups(weight).nanmean(-1)
+        yield found, groups_of_means(weight)
 
 
 def coverage(world: World, draws: int, *, seed: int = 0) -> dict[str, float]:

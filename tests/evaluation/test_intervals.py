@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmarks.coverage import NOISE, World, coverage
+from benchmarks.coverage import IMAGES, NOISE, TRAININGS, World, coverage
 from crispseg.evaluation import Noise, Side, combine, effective_groups, estimate, holm
+from crispseg.evaluation.intervals import groups_of_means
 
 
 def alike(*values, images=40):
@@ -96,6 +97,12 @@ def test_groups_of_unequal_size_weigh_as_fewer():
     assert effective_groups(torch.zeros(3)).isnan()
 
 
+def test_many_classes_in_few_images_each_do_not_make_the_images_few():
+    assert float(groups_of_means(torch.eye(30))) == 15  # thirty classes, each true in an image of its own
+    assert float(groups_of_means(torch.ones(30, 4))) == 30
+    assert float(groups_of_means(torch.tensor([[4.0, 1], [1, 1], [1, 1]]))) == pytest.approx((2 + 3) / 2)
+
+
 def test_intervals_stay_where_the_quantity_lives():
     found = estimate(alike(1.0, 0.33), groups=50)
     assert (float(found.low), float(found.high)) == (0.0, 1.0)
@@ -119,6 +126,7 @@ def test_rounding_is_no_difference():
 def test_holm_against_its_definition():
     p = torch.tensor([0.012, 0.4, 0.001, math.nan, 0.03], dtype=torch.float64)
     assert holm(p).tolist() == pytest.approx([0.036, 0.4, 0.004, math.nan, 0.06], nan_ok=True)
+    assert holm(torch.tensor([0.012, 0.010, 0.011])).tolist() == pytest.approx([0.03] * 3)
     assert holm(torch.tensor([math.nan])).isnan().all()
 
 
@@ -132,9 +140,10 @@ def test_equal_methods_are_told_apart_in_a_twentieth_of_cases_at_most():
 @pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("noise", NOISE)
-@pytest.mark.parametrize("images", [20, 50, 200, 500])
-@pytest.mark.parametrize("trainings", [(2, 2), (3, 3), (5, 5), (10, 10), (2, 5), (3, 10)])
+@pytest.mark.parametrize("images", IMAGES)
+@pytest.mark.parametrize("trainings", TRAININGS)
 def test_intervals_hold_the_truth_as_often_as_they_say(trainings, images, noise, grouped):
     found = coverage(World(trainings, images, grouped, noise), 1000)
-    assert 0.93 - 0.014 <= found["held"] <= 0.97 + 0.011  # two standard deviations of a share of 1000
-    assert found["called"] <= 0.05 + 0.02
+    assert found["held"] >= 0.93 - 0.016  # two standard deviations of a share of 1000
+    assert found["held"] <= 0.97 + 0.011 + 0.01 * (min(trainings) < 5)  # wide where trainings tell little of themselves
+    assert found["called"] <= 0.05 + 0.02  # of 500

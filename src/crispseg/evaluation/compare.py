@@ -18,7 +18,7 @@ from torch import Tensor
 
 from crispseg.evaluation.bootstrap import Counts, group_images, paired_bootstrap
 from crispseg.evaluation.comparable import Sides, check
-from crispseg.evaluation.intervals import Estimate, Side, effective_groups, estimate, holm, noise_of
+from crispseg.evaluation.intervals import Estimate, Side, effective_groups, estimate, groups_of_means, holm, noise_of
 from crispseg.evaluation.suite import Evaluation, Metrics, plain
 from crispseg.evaluation.verdict import Difference, caveats, verdict
 
@@ -63,8 +63,7 @@ def compare(sides: Sides, *, group: str | None = None, samples: int = 2000, seed
     numbers, keys = group_images(first.names, group)
     weight = torch.zeros(len(keys), len(first.classes), dtype=torch.float64)
     weight.index_add_(0, numbers, first.counts["region"][:, 2].double())
-    class_groups = effective_groups(weight)
-    groups = class_groups.nanmean()  # as most metrics are means over classes
+    groups, class_groups = groups_of_means(weight), effective_groups(weight)
 
     def measure(counts: Counts) -> dict[str, Tensor]:
         return {**metrics.headline(counts, true_only=True), **_per_class(metrics, counts, true_only=True)}

@@ -77,6 +77,16 @@ def effective_groups(weight: Tensor) -> Tensor:
     return w.sum(0) ** 2 / (w**2).sum(0)
 
 
+def groups_of_means(weight: Tensor) -> Tensor:
+    """Return how many equal groups weigh as much as those of ``weight`` (G, …, C) for a mean over the C classes.
+
+    That of a class, in the mean over classes; but no fewer than half of what the shares of all classes together weigh,
+    since many classes that are each in few groups do not make the groups few.
+    """
+    shares = (weight.double() / weight.double().sum(0)).nansum(-1)
+    return torch.maximum(effective_groups(weight).nanmean(-1), effective_groups(shares) / 2)
+
+
 def estimate(side: Side, baseline: Side | None = None, *, groups: Tensor | float) -> Estimate:
     """Return the mean of a side over its trainings, or its difference to that of ``baseline``, with its interval.
 
