@@ -93,11 +93,11 @@ def two_threads():
 @needs_compiler
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_after_use_works_alone(two_threads):
-    u, v, weight = (torch.randn(2, 8, 40, 40), torch.randn(2, 8, 40, 40), torch.randn(8, 8, 3, 3))
-    before = semantic_difference(u, v, weight)
+    u, v, weight = (torch.randn(2, 64, 40, 40), torch.randn(2, 64, 40, 40), torch.randn(4, 64, 3, 3))
+    before = semantic_difference(u, v, weight, impl="native").numpy().tobytes()
 
-    def child():
-        assert torch.equal(semantic_difference(u, v, weight), before)
+    def child():  # nothing of torch's that waits for its threads, which are as dead as ours
+        assert semantic_difference(u, v, weight, impl="native").numpy().tobytes() == before
 
     assert in_a_fork(child) == 0
 

@@ -178,7 +178,7 @@ def test_the_compiled_operator_on_many_channels(groups, format):
 @pytest.mark.parametrize("similarity", native.SIMILARITIES)
 def test_the_compiled_operator_on_maps_larger_than_a_tile(similarity, format, monkeypatch):
     """Tiles of few rows and columns, some narrower than the stencil; small slices; more threads than slices."""
-    for name, value in {"PIXELS": 20, "COLUMNS": {"together": 5, "apart": 3}, "CHANNELS": 3}.items():
+    for name, value in {"PIXELS": 20, "COLUMNS": {"together": 5, "apart": 3}, "CHANNELS": 3, "WORK": 1}.items():
         monkeypatch.setattr(native, name, value)
     for turn, (size, batch, k, dilation, groups) in enumerate([*PARTED, ((4, 37), 2, 3, 4, 1)]):
         tensors = lay_out(draw(batch=batch, size=size, k=k, groups=groups, dtype=torch.float32), format)

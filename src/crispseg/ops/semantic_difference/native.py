@@ -21,7 +21,7 @@ from crispseg.ops.semantic_difference import compiling
 from crispseg.ops.semantic_difference.form import Form
 
 SOURCE = Path(__file__).with_name("differences.c")
-HEADERS = SOURCE.with_name("tiles.h"), SOURCE.with_name("products.h")
+HEADERS = [SOURCE.with_name(f"{name}.h") for name in ("blocks", "stage", "slices", "tiles", "products")]
 SIMILARITIES = ("charbonnier", "gaussian", "cosine")
 """In the order of the source."""
 PIXELS = 256
@@ -31,6 +31,8 @@ COLUMNS = {"together": 32, "apart": 64}
 pixels beyond its border to read and compare again; but planes are fetched in lines of 16 pixels, borders too."""
 CHANNELS = 64
 """Channels of a slice: one block of columns in ``products.h``."""
+WORK = 2**21
+"""The least multiplications of a thread: fewer take less time than waking it, or waiting for it on a busy machine."""
 ALONE = False
 """Whether this process is a fork: OpenMP's threads did not come along, and waiting for them would be forever."""
 
@@ -128,7 +130,8 @@ def _form(u: Tensor, v: Tensor, weight: Tensor, form: Form, *, back: bool) -> _F
     # a neighbour beyond the border is the border's pixel, so that no offset needs to be larger than the map
     half = [(_within(dy, height), _within(dx, width)) for dy, dx in form.half]
     reach_y, reach_x = (max(abs(offset[axis]) for offset in half) for axis in (0, 1))
-    threads = 1 if ALONE else torch.get_num_threads()
+    work = 2 * len(half) * weight.shape[0] * weight.shape[1] * images * height * width
+    threads = 1 if ALONE else max(1, min(torch.get_num_threads(), work // WORK))
     pixels = PIXELS if back else min(PIXELS, -(-images * height * width // threads))
     wide = COLUMNS["together" if u.stride(1) == 1 else "apart"]
     columns = -(-width // max(1, round(width / wide)))
