@@ -178,12 +178,13 @@ def test_every_host_of_the_study_takes_the_neck_where_its_rows_say(monkeypatch):
         if not name.endswith("central"):  # the cheapest; where a neck goes does not hang on its operator
             continue
         tree = configs.to_dict(config)
-        tree["model"] |= {"neck": "none", "at": None, "side": "output"}
-        assert configs.from_dict(tree) == asked.rows[name.replace("-finest", "").replace("central", "none")]
+        tree["model"] |= {"neck": "none", "place": None, "at": None, "side": "output"}
+        host = name.removesuffix("-central").removesuffix("-encoder").removesuffix("-head").removesuffix("-finest")
+        assert configs.from_dict(tree) == asked.rows[f"{host}-none"]
         model = runs.make_model(config, 11).eval()
         assert model(torch.rand(1, 3, 45, 60)).shape == (1, 11, 45, 60), name
         levels = sum(isinstance(module, SemanticDiffusion) for module in model.modules())
-        assert levels == (1 if "finest" in name else LEVELS[name.removesuffix("-central")]), name
+        assert levels == (LEVELS[host] if "-encoder-" in name else 1), name
 
 
 @pytest.mark.parametrize("path", sorted((study.HERE / "studies").glob("*.yaml")), ids=lambda path: path.stem)
