@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ OURS: dict[str, Operator] = {
 ALL: dict[str, Operator] = {"conv2d": OPERATORS["conv2d"], **OURS, **OPERATORS}
 
 
-def inputs(B: int, C: int, H: int, W: int, k: int = 3, layout: str = "contiguous") -> tuple[list[Tensor], Tensor]:
+def inputs(B: int, C: int, H: int, W: int, k: int = 3, *, layout: str = "contiguous") -> tuple[list[Tensor], Tensor]:
     """u, v, W that need gradients, and the gradient of y."""
     torch.manual_seed(0)
     shapes = ((B, C, H, W), (B, C, H, W), (C, C, k, k))
@@ -98,8 +99,8 @@ def measure(shape: tuple[int, ...], seconds: float, names: tuple[str, ...]) -> l
         calls: dict[tuple[str, str, str], Callable[[], object]] = {}
         for name, layout in group:
             tensors, g = data[layout]
-            calls[name, layout, "f"] = lambda call=ALL[name], x=tensors: forward(call, x)
-            calls[name, layout, "fb"] = lambda call=ALL[name], x=tensors, g=g: both(call, x, g)
+            calls[name, layout, "f"] = partial(forward, ALL[name], tensors)
+            calls[name, layout, "fb"] = partial(both, ALL[name], tensors, g)
         times = interleaved(calls, seconds=seconds * share, least=CALLS) if calls else {}
         found = medians(times)
         for (name, layout, kind), value in found.items():
