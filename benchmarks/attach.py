@@ -122,8 +122,8 @@ ORDER = [(library, name, tuple(options.items())) for library, name, _, options i
 def table(rows: list[Row], where: Row) -> str:
     """The Markdown table, and where it was measured."""
     lines = [
-        f"| library | model | neck | parameters, without → with | GFLOPs | one {SIZE}×{SIZE} image, without → with "
-        "| tested |",
+        "| library | model | neck | parameters, without → with | GFLOPs | "
+        f"one {SIZE}×{SIZE} image, without → with | tested |",
         "|---|---|---|---:|---:|---:|---|",
     ]
     for row in rows:

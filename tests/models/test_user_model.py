@@ -31,12 +31,18 @@ def transformers():
     return hf.SegformerForSemanticSegmentation(hf.SegformerConfig(**sizes, num_labels=4))
 
 
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.head = nn.Conv2d(3, 8, 3, 4, 1), nn.Conv2d(8, 4, 1)
+        self.decoder = nn.Identity()
+
+    def forward(self, x):
+        return self.head(self.decoder(self.encoder(x)))
+
+
 def plain():
-    net = nn.Sequential()
-    net.encoder, net.head = nn.Conv2d(3, 8, 3, 4, 1), nn.Conv2d(8, 4, 1)
-    net.decoder = nn.Identity()
-    net.forward = lambda x: net.head(net.decoder(net.encoder(x)))
-    return net
+    return Plain()
 
 
 HOSTS = [torchvision, smp, smp_transformer, transformers, plain]
@@ -97,6 +103,19 @@ def test_auxiliary_maps_are_supervised_and_other_outputs_are_not():
     assert logit_maps((z, 2 * z))[1][0].equal(2 * z) and logit_maps(()) == (None, [])
 
 
+def test_what_the_network_says_without_a_neck_at_its_head_is_supervised_too():
+    torch.manual_seed(0)
+    net, image = torchvision().eval(), torch.rand(1, 3, 64, 64)
+    model = UserModel(net, 4).eval()
+    with torch.no_grad():
+        first, others = model(image, aux=True)
+        assert others == []
+        attach(net, place="head", width=8, identity=False)
+        logits, others = model(image, aux=True)
+        assert len(others) == 1 and torch.equal(others[0], first) and not torch.equal(logits, first)
+        assert torch.equal(model(image), logits)
+
+
 def test_mask_classification_is_told_what_is_wanted():
     class Masks(nn.Module):
         def forward(self, x):
@@ -125,8 +144,8 @@ def test_the_place_of_the_neck_may_be_named(tmp_path):
         assert hasattr(refined.net[int(place["at"])], "sdn")
         with torch.no_grad():
             assert torch.equal(refined(image), plain(image))
-    with pytest.raises(UsageError, match=r"net.py:make: attach: .*model\.at, model\.side"):
-        user_model(f"{file}:make", 2)
+    with pytest.raises(UsageError, match=r"net.py:make: attach: .*model\.place, model\.at, model\.side"):
+        user_model(f"{file}:make", 2, place="encoder")
 
 
 def test_two_factories_get_each_the_modules_beside_it(tmp_path, monkeypatch):

@@ -93,7 +93,8 @@ class SegmentationModel(SegmentationNetwork):
         height, width = images.shape[-2:]
         x = (images - self.mean).div_(self.std)
         right, below = ((self.corner - size) % self.stride for size in (width, height))
-        if _traced() or right or below:  # padding by nothing would copy the image
+        traced = torch._C._get_tracing_state() is not None  # then it is written down for other sizes too
+        if traced or right or below:  # padding by nothing would copy the image
             x = F.pad(x, (0, right, 0, below))  # 0 is the mean colour
         maps = self.encoder(x)
         refined = self.neck(maps)
@@ -117,11 +118,6 @@ class SegmentationModel(SegmentationNetwork):
         corners = self.decoder.align_corners
         full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=corners)
         return full[..., :height, :width]
-
-
-def _traced() -> bool:
-    """Whether what runs is written down for images of other sizes too, so that it may not depend on this one's."""
-    return torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
 
 
 class AuxiliaryHead(nn.Module):

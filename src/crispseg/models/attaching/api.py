@@ -110,8 +110,8 @@ def _attach(
     between = border.find_border(model, example) if place != "head" else None
     if place is None:
         image = next((value for _, value in maps.find(example)), None)
-        fine = between is not None and image is not None
-        place = default_place(round(image.shape[-1] / between[2].sizes[0][-1]) if fine else None)
+        finest = None if between is None or image is None else round(image.shape[-1] / between[2].sizes[0][-1])
+        place = default_place(finest)
     if place == "head":
         places.at_head(model, example, head.find_head(model, example), width, options)
     elif between is None:

@@ -37,13 +37,13 @@ def widest(
     return chosen
 
 
-def plain(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options of the control that is measured, a plain convolution of the neck's geometry.
+def measured(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the neck that is measured: guided, of the same geometry.
 
     So the width is one whatever the operator, and a control has the weights of what it is compared with.
     """
     geometry = {key: options[key] for key in ("kernel_size", "dilation", "groups", "norm") if key in options}
-    return {"operator": "conv", **geometry}
+    return {"operator": "sdn", "similarity": "gaussian", **geometry}
 
 
 def _operations(function: Callable[[], Any], model: nn.Module) -> int:

@@ -185,7 +185,7 @@ def _grafted(plain: Any) -> type[nn.Module]:
 _KINDS: weakref.WeakKeyDictionary[type, weakref.ref[type[nn.Module]]] = weakref.WeakKeyDictionary()
 
 
-def _subclass(plain: type[nn.Module]) -> type[nn.Module]:
+def _subclass(plain: Any) -> type[nn.Module]:
     @functools.wraps(plain.forward)  # hosts look at the signature of a module's forward
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         taps = getattr(self, "crispseg_taps", None)  # detached since, this forward may still be held by a wrapper
@@ -194,7 +194,8 @@ def _subclass(plain: type[nn.Module]) -> type[nn.Module]:
         return taps.run(self, plain.forward, args, kwargs)
 
     own = {"forward": forward, "plain": plain, "__module__": plain.__module__, "__qualname__": plain.__qualname__}
-    return type(plain)(plain.__name__, (Grafted, plain), own)
+    kind: type[nn.Module] = type(plain)(plain.__name__, (Grafted, plain), own)
+    return kind
 
 
 def _empty(plain: type[nn.Module], *arguments: Any) -> nn.Module:

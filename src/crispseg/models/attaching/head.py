@@ -75,6 +75,7 @@ def _found(model: nn.Module, example: Any) -> Head:
         )
     masks = any(t.ndim == 3 for t in run.output)
     found = None if masks else _classifier(run, logits)
+    features: _Seen | None
     if found is not None:
         classifier, features, _ = found
         added, z, corners = _final(model, example, run, logits, classifier)

@@ -36,8 +36,8 @@ def at_border(
     def run(neck: nn.Module) -> None:
         neck([torch.empty(1, c, *size) for c, size in zip(channels, found.sizes, strict=True)])
 
-    measured = functools.partial(make, options=budget.plain(options))
-    chosen = budget.widest(model, example, max(channels), measured, run) if width == "auto" else width
+    tried = functools.partial(make, options=budget.measured(options))
+    chosen = budget.widest(model, example, max(channels), tried, run) if width == "auto" else width
     facts = {
         "place": "encoder",
         "at": at,
@@ -78,8 +78,8 @@ def at_head(model: nn.Module, example: Any, head: Head, width: Width, options: O
         refiner(*(torch.empty(1, *shape) for shape in ((head.channels, *f), (head.detail_channels, *d), guide)))
 
     if width == "auto":
-        measured = functools.partial(make, options=budget.plain(options))
-        chosen = budget.widest(model, example, head.channels, measured, run)
+        tried = functools.partial(make, options=budget.measured(options))
+        chosen = budget.widest(model, example, head.channels, tried, run)
     else:
         chosen = head.channels if width is None else min(width, head.channels)
     facts = {
@@ -89,18 +89,19 @@ def at_head(model: nn.Module, example: Any, head: Head, width: Width, options: O
         "options": {"width": chosen, **options},
     }
     features = model.get_submodule(head.features.module)
-    neck = _made(Neck(make(chosen), facts), features, head)
+    refiner = make(chosen)
+    neck = _made(Neck(refiner, facts), features, head)
     wire = Wire()
     graft.hold(features, neck)
     graft.scope(model.get_submodule(head.scope), wire)
     detail = model.get_submodule(head.detail.module)
     graft.tap(detail, head.detail.side, Keep(wire, head.detail.path, "detail"))
     if head.logits is None:
-        graft.tap(features, head.features.side, AddToFeatures(wire, head.features.path, neck.body))
+        graft.tap(features, head.features.side, AddToFeatures(wire, head.features.path, refiner))
     else:
         graft.tap(features, head.features.side, Keep(wire, head.features.path, "features"))
         logits = model.get_submodule(head.logits.module)
-        graft.tap(logits, head.logits.side, AddToLogits(wire, head.logits.path, neck.body))
+        graft.tap(logits, head.logits.side, AddToLogits(wire, head.logits.path, refiner))
 
 
 def _spots(head: Head) -> dict[str, Any]:
