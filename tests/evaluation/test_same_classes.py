@@ -52,6 +52,7 @@ def test_stray_pixels_of_an_absent_class_cost_what_pixels_cost(strays):
     assert row["miou"]["low"] > -0.1
     assert abs(row["boundary_f_1"]["difference"]) < len(strays) * 0.01
     assert abs(row["boundary_iou"]["difference"]) < len(strays) * 0.02
+    assert abs(row["trimap_iou_3"]["difference"]) < len(strays) * 0.005
     assert found["contenders"]["more"]["nowhere_true"] == {"stray": len(strays)}
     assert any("nowhere true: stray" in words for words in found["caveats"])
     # By itself it is scored as is usual: the class counts 0.
