@@ -12,7 +12,7 @@ from crispseg.errors import UsageError, nearest
 from crispseg.models.attaching import border, dry_run, graft, head, maps
 from crispseg.models.attaching import place as places
 from crispseg.models.attaching.budget import Width
-from crispseg.models.attaching.defaults import SIMILARITY, Place, default_place
+from crispseg.models.attaching.defaults import SIMILARITY, default_place
 from crispseg.models.attaching.graft import Neck, Side
 from crispseg.models.refined import HeadRefiner
 from crispseg.nn import SemanticDiffusionNeck
