@@ -37,7 +37,7 @@ class NoMaps(nn.Module):
         self.pixel = nn.Linear(3, num_classes)
 
     def forward(self, x):
-        return self.pixel(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
+        return self.pixel(x.mean((2, 3)))[..., None, None].expand(-1, -1, *x.shape[2:])
 
 
 def make(num_classes):
