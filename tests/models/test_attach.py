@@ -93,6 +93,13 @@ def test_a_place_is_one_of_two_and_not_beside_at(model):
         attach(model, place="head", at="stem")
 
 
+@pytest.mark.parametrize("place", PLACES[:2], ids=str)
+def test_a_width_of_nothing_is_refused(model, place):
+    with pytest.raises(ValueError, match="width must be at least 1"):
+        attach(model, **place, width=0)
+    assert type(model.mix) is Mix
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
 def test_it_is_attached_without_gradients_too(model, image, mode):
     with mode():

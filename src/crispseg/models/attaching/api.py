@@ -15,6 +15,7 @@ from crispseg.models.attaching.budget import Width
 from crispseg.models.attaching.defaults import SIMILARITY, default_place
 from crispseg.models.attaching.graft import Neck, Side
 from crispseg.models.refined import HeadRefiner
+from crispseg.names import Place
 from crispseg.nn import SemanticDiffusionNeck
 
 Model = TypeVar("Model", bound=nn.Module)

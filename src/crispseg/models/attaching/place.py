@@ -20,6 +20,7 @@ from crispseg.models.attaching.taps import AddToFeatures, AddToLogits, Keep, Ref
 from crispseg.models.attaching.wire import Wire
 from crispseg.models.refined import HeadRefiner
 from crispseg.nn import SemanticDiffusionNeck
+from crispseg.nn.sdn import inner_width
 
 Options = Mapping[str, Any]
 
@@ -81,7 +82,7 @@ def at_head(model: nn.Module, example: Any, head: Head, width: Width, options: O
         tried = functools.partial(make, options=budget.measured(options))
         chosen = budget.widest(model, example, head.channels, tried, run)
     else:
-        chosen = head.channels if width is None else min(width, head.channels)
+        chosen = inner_width(head.channels, width)
     facts = {
         "place": "head",
         **{name: dataclasses.astuple(spot) if spot else None for name, spot in _spots(head).items()},
