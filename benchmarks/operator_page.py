@@ -197,7 +197,7 @@ def growth(rows: list[Row]) -> list[str]:
         lines.append([axis, size(shape), shape[4], f"{mark:.1f}",
                       *(f"{row['fb_ms']:.1f} ({row['fb_ratio']:.2f})" for row in ours)])  # fmt: skip
     head = ["grows", "B×C×H×W", "k", "the better conv2d, ms", *(f"ours, {layout}, ms (ratio)" for layout in LAYOUTS)]
-    return [*table(head, lines), ""]
+    return [*table(head, lines), "", how_often(rows), ""]
 
 
 def _grown(rows: list[Row]) -> list[tuple[str, list[int], dict[tuple[str, str], Row]]]:

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu_targets
+from benchmarks import gpu, gpu_targets
 from benchmarks.gpu import read_rows
 from benchmarks.gpu_parts import PARTS
 
@@ -18,9 +18,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @no_gpu
-def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path):
-    done = run("--out", str(tmp_path))
-    assert done.returncode == 1 and "no GPU here" in done.stderr and not list(tmp_path.iterdir())
+def test_without_a_gpu_it_says_so_and_measures_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        gpu.main()
+    assert stop.value.code == 1 and "no GPU here" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_the_prediction_counts_the_traffic_of_the_issue():
@@ -57,6 +59,7 @@ def test_every_part_runs_dry(tmp_path):
     assert all(row["within"] for row in read_rows("correctness", tmp_path))
 
 
+@pytest.mark.slow
 def test_a_part_that_is_cut_keeps_what_it_measured(tmp_path):
     done = run("--dry", "--minutes", "0.2", "--parts", "operator", "--out", str(tmp_path))
     assert done.returncode == 0 and "operator: " in done.stdout

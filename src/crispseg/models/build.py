@@ -110,6 +110,7 @@ def build_model(
 
     Examples
     --------
+    >>> import torch
     >>> model = build_model("tf_efficientnet_lite0", "semantic_fpn", 11, pretrained=False, place="head")
     >>> model(torch.rand(1, 3, 45, 61)).shape
     torch.Size([1, 11, 45, 61])
