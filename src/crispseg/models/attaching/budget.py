@@ -49,7 +49,10 @@ def measured(options: Mapping[str, Any]) -> dict[str, Any]:
 def _operations(function: Callable[[], Any], model: nn.Module) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # loads triton: not when crispseg is imported
 
+    from crispseg.ops.semantic_difference.flops import FLOPS
+
     # With gradients: some hosts enable them themselves, and the counter then expects a graph.
-    with undisturbed(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    counting = FlopCounterMode(display=False, custom_mapping=FLOPS)
+    with undisturbed(model), torch.enable_grad(), counting as counter:
         function()
     return counter.get_total_flops()
