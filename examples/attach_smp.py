@@ -20,7 +20,7 @@ def main() -> None:
 
     model.eval()
     before = model(images)
-    crispseg.attach(model, scale="learned")
+    crispseg.attach(model)
     print("same logits on day one:", torch.equal(model(images), before))
 
     neck = crispseg.adapter_parameters(model)

@@ -21,10 +21,10 @@ def main() -> None:
     images, labels = torch.rand(2, 3, 65, 97), torch.randint(3, (2, 65, 97))
 
     before = model(images)["out"]
-    crispseg.attach(model, width=128)  # the deep map has 960 channels: in all of them the neck is 18 million weights
+    crispseg.attach(model)  # in front of the head, in as many channels as a tenth of the parameters allows
     print("same logits on day one:", torch.equal(model(images)["out"], before))
 
-    model.classifier.sdn.train()  # the neck alone: the host's batch statistics stay as they are
+    model.train()
     optimizer = torch.optim.AdamW(crispseg.adapter_parameters(model), lr=1e-3)
     loss = torch.nn.functional.cross_entropy(model(images)["out"], labels)
     loss.backward()

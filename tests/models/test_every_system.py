@@ -94,7 +94,7 @@ def test_with_a_fresh_neck_the_logits_are_bit_identical_to_those_without_it(syst
 
 
 @pytest.mark.parametrize("place", ["head", "encoder"])
-@pytest.mark.parametrize("neck", sorted({name.split("-")[0] for name in OPERATORS}))  # of all lengths, one
+@pytest.mark.parametrize("neck", sorted(name for name in OPERATORS if not name.startswith("diffusion-")))
 def test_so_they_are_with_every_operator(neck, place):
     system, images = SYSTEMS[1], torch.rand(2, 3, 60, 80)
     with torch.no_grad():

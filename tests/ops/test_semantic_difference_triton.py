@@ -53,7 +53,8 @@ def check(shape, out, k=3, similarity="charbonnier", contrast=False, dilation=1,
         assert got.dtype == (scale.dtype if name == "dscale" else dtype), (name, got.dtype)
         off = (got.double() - truth).norm() / truth.norm().clamp(min=1e-3)
         assert off <= error, (name, off.item())
-    assert not found[0].numel() or found[0].is_contiguous(memory_format=layout)
+    if k > 1 and found[0].numel():
+        assert found[0].is_contiguous(memory_format=layout)
 
 CASES = {
     "charbonnier in slabs of a row": lambda: check((2, 2, 2, 3), 3, slab=1),

@@ -134,6 +134,13 @@ def build_model(
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     model = SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
     # The neck is made last, so that the same seed gives the same weights to everything else.
+    return with_neck(model, neck, place, neck_options)
+
+
+def with_neck(
+    model: SegmentationModel, neck: str, place: Place | None = None, neck_options: Mapping[str, Any] | None = None
+) -> SegmentationModel:
+    """Return ``model`` with the neck attached, or as it is for ``"none"``; arguments as in :func:`build_model`."""
     return model if neck == "none" else attach(model, place=place, operator=neck, **(neck_options or {}))
 
 

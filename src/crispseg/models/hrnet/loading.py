@@ -1,12 +1,14 @@
 """``load_hrnet``: the authors' trained network, whole. Not here: reading a file (``crispseg.models.weights``)."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from crispseg.errors import DataError
-from crispseg.models.build import build_model
+from crispseg.models.build import build_model, with_neck
 from crispseg.models.network import SegmentationModel
 from crispseg.models.weights import load_whole, read_state_dict
+from crispseg.names import Place
 
 # The head's tensors in the authors' network and in ours; all others are the encoder's, under the same name as timm's.
 HEAD = {"last_layer.0.": "decoder.fuse.0.", "last_layer.1.": "decoder.fuse.1.", "last_layer.3.": "decoder.head."}
@@ -14,7 +16,14 @@ LOSS = "loss."  # the weights of its classes, saved beside the network, which ha
 
 
 def load_hrnet(
-    path: str | os.PathLike[str], encoder: str, *, align_corners: bool = False, neck: str = "none", **options: Any
+    path: str | os.PathLike[str],
+    encoder: str,
+    *,
+    align_corners: bool = False,
+    neck: str = "none",
+    place: Place | None = None,
+    neck_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> SegmentationModel:
     """Return the HRNetV2 that the authors' file holds, in evaluation mode; the number of classes is the file's.
 
@@ -28,7 +37,7 @@ def load_hrnet(
         timm's name: ``"hrnet_w48"``, or ``"hrnet_w18_small"`` and ``"hrnet_w18_small_v2"`` for their small models.
     align_corners
         ``MODEL.ALIGN_CORNERS`` of the authors' configuration: true for ADE20K and COCO-Stuff, false for all others.
-    neck, options
+    neck, place, neck_options, options
         As in :func:`crispseg.build_model`.
 
     Raises
@@ -47,9 +56,9 @@ def load_hrnet(
         raise DataError(f"{path}: not a trained HRNet, it has no last_layer")
     decoder = "hrnet_aligned" if align_corners else "hrnet"
     classes = len(state["last_layer.3.weight"])
-    model = build_model(encoder, decoder, classes, neck=neck, pretrained=False, **options)
+    model = build_model(encoder, decoder, classes, neck="none", pretrained=False, **options)
     load_whole(model, {_renamed(key): x for key, x in state.items()}, path)
-    return model.eval()
+    return with_neck(model, neck, place, neck_options).eval()
 
 
 def _renamed(key: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from crispseg.errors import DataError
-from crispseg.models.build import build_model
+from crispseg.models.build import build_model, with_neck
 from crispseg.models.network import SegmentationModel
 from crispseg.models.weights import load_whole, read_state_dict
+from crispseg.names import Place
 
 Table = dict[str, str | Callable[[re.Match[str]], str]]
 
@@ -51,7 +52,14 @@ ENCODERS = {
 }
 
 
-def load_kmax_deeplab(path: str | os.PathLike[str], *, neck: str = "none", **options: Any) -> SegmentationModel:
+def load_kmax_deeplab(
+    path: str | os.PathLike[str],
+    *,
+    neck: str = "none",
+    place: Place | None = None,
+    neck_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> SegmentationModel:
     """Return the kMaX-DeepLab that the authors' file holds, in evaluation mode, as a segmenter of label maps.
 
     Encoder and number of classes are the file's. Its COCO and ADE20K networks read four maps and have 128 queries; the
@@ -61,7 +69,7 @@ def load_kmax_deeplab(path: str | os.PathLike[str], *, neck: str = "none", **opt
     ----------
     path
         A ``.pth`` file from github.com/bytedance/kmax-deeplab, ``{"model": …}``; read with ``weights_only``.
-    neck, options
+    neck, place, neck_options, options
         As in :func:`crispseg.build_model`.
 
     Raises
@@ -77,9 +85,9 @@ def load_kmax_deeplab(path: str | os.PathLike[str], *, neck: str = "none", **opt
     """
     state = {renamed(key): value for key, value in read_state_dict(path).items()}
     encoder, num_classes = _described(state, path)
-    model = build_model(encoder, "kmax_deeplab", num_classes, neck=neck, pretrained=False, **options)
+    model = build_model(encoder, "kmax_deeplab", num_classes, neck="none", pretrained=False, **options)
     load_whole(model, state, path)
-    return model.eval()
+    return with_neck(model, neck, place, neck_options).eval()
 
 
 def renamed(key: str) -> str:

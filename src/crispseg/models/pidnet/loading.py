@@ -7,14 +7,22 @@ from typing import Any
 from torch import Tensor
 
 from crispseg.errors import DataError
-from crispseg.models.build import build_model
+from crispseg.models.build import build_model, with_neck
 from crispseg.models.network import SegmentationModel
 from crispseg.models.pidnet import weights
 from crispseg.models.pidnet.encoder import SIZES
 from crispseg.models.weights import load_whole
+from crispseg.names import Place
 
 
-def load_pidnet(path: str | os.PathLike[str], *, neck: str = "none", **options: Any) -> SegmentationModel:
+def load_pidnet(
+    path: str | os.PathLike[str],
+    *,
+    neck: str = "none",
+    place: Place | None = None,
+    neck_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> SegmentationModel:
     """Return the PIDNet that the authors' file holds, trained on Cityscapes or CamVid, in evaluation mode.
 
     S, M or L and the number of classes are the file's. A neck comes fresh, so that it changes nothing until it learns.
@@ -24,8 +32,8 @@ def load_pidnet(path: str | os.PathLike[str], *, neck: str = "none", **options: 
     path
         A ``.pt`` file from github.com/XuJiacong/PIDNet; read with ``weights_only``. For their ImageNet files, which are
         no whole network: ``build_model("pidnet_s", "pidnet", …, pretrained=path)``.
-    neck, options
-        As in :func:`crispseg.build_model`: ``neck_options``; the neck's place is on P.
+    neck, place, neck_options, options
+        As in :func:`crispseg.build_model`.
 
     Raises
     ------
@@ -40,9 +48,9 @@ def load_pidnet(path: str | os.PathLike[str], *, neck: str = "none", **options: 
     """
     state = weights.read(path)
     name, num_classes = _described(state, path)
-    model = build_model(name, "pidnet", num_classes, neck=neck, pretrained=False, **options)
+    model = build_model(name, "pidnet", num_classes, neck="none", pretrained=False, **options)
     load_whole(model, state, path)
-    return model.eval()
+    return with_neck(model, neck, place, neck_options).eval()
 
 
 def _described(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> tuple[str, int]:

@@ -1,19 +1,27 @@
 """``load_segmenter``: the authors' trained network, whole. Not here: reading a file (``crispseg.models.weights``)."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from crispseg.errors import DataError
-from crispseg.models.build import build_model
+from crispseg.models.build import build_model, with_neck
 from crispseg.models.network import SegmentationModel
 from crispseg.models.segmenter.encoder import ViTEncoder
 from crispseg.models.weights import load_whole, read_state_dict
+from crispseg.names import Place
 
 CLASSIFIER = ("encoder.head.", "encoder.head_dist.")  # of ImageNet: there, and never used
 
 
 def load_segmenter(
-    path: str | os.PathLike[str], encoder: str, *, neck: str = "none", **options: Any
+    path: str | os.PathLike[str],
+    encoder: str,
+    *,
+    neck: str = "none",
+    place: Place | None = None,
+    neck_options: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> SegmentationModel:
     """Return the Segmenter that the authors' file holds, in evaluation mode.
 
@@ -27,7 +35,7 @@ def load_segmenter(
     encoder
         timm's name of what the authors' ``variant.yml`` calls ``backbone``: the same, but ``vit_base_patch8_224`` for
         their ``vit_base_patch8_384``.
-    neck, options
+    neck, place, neck_options, options
         As in :func:`crispseg.build_model`.
 
     Raises
@@ -51,10 +59,10 @@ def load_segmenter(
     decoder, num_classes = (
         ("segmenter_mask", classes.shape[1]) if "decoder.cls_emb" in state else ("segmenter_linear", len(classes))
     )
-    model = build_model(encoder, decoder, num_classes, neck=neck, pretrained=False, **options)
+    model = build_model(encoder, decoder, num_classes, neck="none", pretrained=False, **options)
     model.encoder = ViTEncoder(encoder, False, image_size=side * patches.shape[-1])
     if decoder == "segmenter_linear":
         state["decoder.head.weight"] = classes[..., None, None]  # theirs is a linear layer, ours a 1×1 convolution
     renamed = {key.replace("encoder.", "encoder.body.", 1): value for key, value in state.items()}
     load_whole(model, renamed, path)
-    return model.eval()
+    return with_neck(model, neck, place, neck_options).eval()
