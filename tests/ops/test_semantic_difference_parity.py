@@ -205,9 +205,11 @@ def test_the_compiled_operator_in_any_form(data):
     form["dilation"] = data.draw(integers(1, 4))
     exact = [x.detach().double().requires_grad_() if isinstance(x, Tensor) else x for x in (*inputs, scale)]
     fast, truth = answers("native", (*inputs, scale), **form), answers("reference", exact, **form)
-    for name, f, t in zip("yuvWλ", fast, truth):
+    plain = answers("reference", (*inputs, scale), **form)
+    for name, f, r, t in zip("yuvWλ", fast, plain, truth):
         error, size_ = (f.double() - t).norm(), t.norm() + 0.05 * t.numel() ** 0.5  # what cancels is rounded, too
-        assert error <= 2e-5 * size_, name
+        # A guide of one channel has no cosine gradient at all: what is left is float32's rounding over a small ‖v‖.
+        assert error <= max(2e-5 * size_, 4 * (r.double() - t).norm()), name
 
 
 @needs_compiler
