@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from crispseg import DataError, UsageError, adapter_parameters, build_model
+from crispseg import DataError, UsageError, adapter_parameters, build_model, detach
 from crispseg.models import HeadRefiner, TimmEncoder
 from crispseg.models.weights import pypi_weights, read_state_dict
 
@@ -168,3 +168,21 @@ def test_other_timm_encoders_have_the_same_contract(name):
         maps = encoder(torch.rand(1, 3, 224, 224))
     assert [m.shape[1] for m in maps] == encoder.channels
     assert [224 // m.shape[-1] for m in maps] == encoder.strides == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"), [(LITE0, "semantic_fpn"), (LITE0, "fcn"), ("hrnet_w18_small", "hrnet_aligned")]
+)
+def test_what_the_head_adds_lies_where_the_image_lies_also_where_it_was_padded(encoder, decoder):
+    model = build_model(encoder, decoder, 5, place="head", pretrained=False).eval()
+    image, stride = torch.rand(1, 3, 45, 70), model.stride
+    height, width = (model.corner + -(-(size - model.corner) // stride) * stride for size in (45, 70))
+    padded = model.mean.expand(1, 3, height, width).clone()
+    padded[..., :45, :70] = image
+    with torch.no_grad():
+        for p in adapter_parameters(model):
+            torch.nn.init.normal_(p, std=0.3)
+        expected = model(padded)[..., :45, :70]
+        torch.testing.assert_close(model(image), expected, rtol=1e-3, atol=1e-3)
+        plain = detach(model)(image)
+    assert (expected - plain).abs().max() > 0.1

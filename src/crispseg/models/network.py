@@ -99,25 +99,24 @@ class SegmentationModel(SegmentationNetwork):
         maps = self.encoder(x)
         refined = self.neck(maps)
         if not aux:
-            return self.answer(self._to_image(self.decoder(refined), x, height, width))
+            return self.answer(self._upsampled(self.decoder(refined), x))[..., :height, :width]
         first, others = self.decoder.outputs(refined)
-        first = self._to_image(first, x, height, width)
-        logits = self.answer(first)
+        first = self._upsampled(first, x)
+        logits = self.answer(first)  # before the padding is cut off: what a neck adds is on the padded grid
         if isinstance(others, list):
             more = [] if self.auxiliary is None else [self.auxiliary(maps)]
-            others = [self._to_image(other, x, height, width) for other in [*others, *more]]
+            others = [self._upsampled(other, x)[..., :height, :width] for other in [*others, *more]]
             if logits is not first:
-                others.append(first)
-        return logits, others
+                others.append(first[..., :height, :width])
+        return logits[..., :height, :width], others
 
     def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
         """Return the decoder's training loss of what ``forward(images, aux=True)`` returned, target (B, H, W)."""
         return self.decoder.loss(logits, others, target, criterion)
 
-    def _to_image(self, logits: Tensor, padded: Tensor, height: int, width: int) -> Tensor:
+    def _upsampled(self, logits: Tensor, padded: Tensor) -> Tensor:
         corners = self.decoder.align_corners
-        full = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=corners)
-        return full[..., :height, :width]
+        return F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=corners)
 
 
 class AuxiliaryHead(nn.Module):
