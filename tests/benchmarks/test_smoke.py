@@ -129,7 +129,7 @@ def test_metrics(bench, tmp_path):
     assert "median of 5 calls in turns" in (tmp_path / "metrics.md").read_text()
 
 
-@pytest.mark.parametrize("name", ["models"])
+@pytest.mark.parametrize("name", ["models", "attach"])
 def test_no_result_is_kept_of_fewer_calls_than_five(name):
     rows = json.loads((measure.RESULTS / f"{name}.json").read_text())["rows"]
     counted(rows)
