@@ -12,7 +12,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 IMPLEMENTATIONS: dict[str, str] = {
     "reference": "the formula as it reads; plain ATen, differentiable twice, exportable",
     "tiled": "tiles and one matrix product for all taps; ATen alone, any device",
-    "native": "tiled, its elementwise stage compiled with the machine's C compiler; charbonnier, float32, CPU",
+    "native": "tiled, its elementwise stage compiled with the machine's C compiler; float32, CPU",
     "triton": "slabs of pixels, their stage compiled by triton; 32 bits or less; CUDA, or triton's interpreter",
 }
 
@@ -59,7 +59,7 @@ def semantic_difference(
         ``"auto"``, ``"reference"``, ``"tiled"``, ``"native"`` or ``"triton"``. All give the same answer and a gradient
         to the same arguments. ``auto`` takes ``reference`` while a model is exported or traced, so that the graph holds
         plain operators; ``triton`` on a CUDA device of capability 8.0 or newer, and if a kernel fails there, ``tiled``
-        from then on, with one warning; ``native`` on a CPU with a C compiler (charbonnier, float32); ``tiled``
+        from then on, with one warning; ``native`` on a CPU with a C compiler (float32); ``tiled``
         otherwise. ``similarity="one"`` is a convolution in all of them but ``reference``. torch.func and forward-mode
         differentiation see the reference, whatever ``impl`` says. Under autocast u, v and W are cast as for a
         convolution; all but ``reference`` take differences in float32 at least.
