@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from benchmarks import attach, measure, models, neck, operator, operator_page, operator_pieces, solvers
+from benchmarks import attach, busy, measure, models, neck, operator, operator_page, operator_pieces, solvers
 
 PAGES = {"PAGE": "performance.md", "DOCS": "metrics.md", "PLOT": "scaling.svg"}
 
@@ -133,3 +133,14 @@ def test_metrics(bench, tmp_path):
 def test_no_result_is_kept_of_fewer_calls_than_five(name):
     rows = json.loads((measure.RESULTS / f"{name}.json").read_text())["rows"]
     counted(rows)
+
+
+def test_busy(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(busy, "WAYS", {"command": {}, "one thread": {"OMP_NUM_THREADS": "1"}})
+    cases = {"BESIDE": (1,), "LATER": ("command",), "NECKS": ("none",)}
+    rows = counted(bench(busy, "--rounds", 1, "--seconds", 0, **cases)["busy"])
+    assert [(row["way"], row["later"]) for row in rows] == [("command", False), ("one thread", False), ("command", True)]
+    assert rows[1]["threads"] == [1]
+    (tmp_path / "performance.md").write_text("<!-- table busy -->\n<!-- /table -->\n")
+    bench(busy, "--table")
+    assert (tmp_path / "performance.md").read_text().count("| command") == 2
