@@ -35,16 +35,17 @@ def main() -> None:
         box(330, 120, 120, "decoder", f"f: {found.channels} × stride {f}"),
         box(510, 120, 130, "classifier", found.features.module),
         box(760, 120, 90, "logits", f"{found.out} × stride {z}"),
-        box(290, 30, 110, "SDN × " + str(len(maps.channels)), f"at {at}: place = encoder", "#e8590c"),
+        box(250, 30, 160, "SDN × " + str(len(maps.channels)), f"{at}: place = encoder", "#e8590c"),
         box(400, 230, 230, f"Δ = A SDN(up(R f) + L d), {width} wide", f"stride {d}: place = head", "#1c7ed6"),
         arrow(90, 145, 150, 145),
         arrow(270, 145, 330, 145),
         arrow(450, 145, 510, 145),
         arrow(640, 145, 760, 145),
-        arrow(300, 145, 320, 80, "#e8590c"),
-        arrow(345, 80, 325, 140, "#e8590c"),
+        arrow(285, 145, 305, 80, "#e8590c"),
+        arrow(338, 80, 318, 140, "#e8590c"),
         arrow(480, 145, 480, 230, "#1c7ed6", "f"),
-        arrow(210, 170, 400, 255, "#1c7ed6", f"d: {found.detail_channels} × stride {d}, {found.detail.module}"),
+        arrow(210, 170, 400, 255, "#1c7ed6"),
+        text(390, 272, f"d: {found.detail_channels} × stride {d}, {found.detail.module}", "#1c7ed6", "end"),
         arrow(630, 255, 700, 150, "#1c7ed6", "+"),
         arrow(660, 145, 600, 230, "#1c7ed6", "v"),
     ]
@@ -69,8 +70,12 @@ def box(x: int, y: int, width: int, title: str, below: str, colour: str = "#555"
 def arrow(x: int, y: int, to_x: int, to_y: int, colour: str = "#555", name: str = "") -> str:
     """An arrow, with a name beside its middle."""
     line = f'<line x1="{x}" y1="{y}" x2="{to_x}" y2="{to_y}" stroke="{colour}" marker-end="url(#a)"/>'
-    label = f'<text x="{(x + to_x) // 2 + 6}" y="{(y + to_y) // 2 + 14}" font-size="11" fill="{colour}">{name}</text>'
-    return line + (label if name else "")
+    return line + (text((x + to_x) // 2 + 6, (y + to_y) // 2 + 14, name, colour) if name else "")
+
+
+def text(x: int, y: int, words: str, colour: str, anchor: str = "start") -> str:
+    """Words that start, or end, at a point."""
+    return f'<text x="{x}" y="{y}" font-size="11" text-anchor="{anchor}" fill="{colour}">{words}</text>'
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python -m experiments.differences place-conv OUT/compare.json      # writes table compare-place-conv of the page
     python -m experiments.differences fcn ONE/compare.json OTHER/compare.json       # trainings compared in two parts
+    python -m experiments.differences summary --page README.md         # the short table, from what is kept
 
 Each file is kept as ``results/compare/NAME.json``, further ones as ``NAME-2.json`` and so on.
 
@@ -39,6 +40,14 @@ METRICS = {
 OLDER = "Intervals of the older kind (percentiles), since the counts were not kept"
 COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
 """Not the latency: where studies are compared, something trains."""
+SUMMARY = {
+    "CamVid 240×180, FPN on EfficientNet-Lite0": "tuned",
+    "CamVid 240×180, FCN on EfficientNet-Lite0": "fcn-tuned",
+    "ECSSD, FPN on EfficientNet-Lite0": "ecssd",
+}
+"""What the short table shows: on which images and host, and the name of the comparison with nothing."""
+DEFAULT = "central"
+"""The contender of the short table: S ≡ 1, which ``attach`` uses unless it is told."""
 
 
 def trainings(tree: Result) -> int:
@@ -111,6 +120,27 @@ def table(parts: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def summary(results: Path) -> str:
+    """The short table: a line a host, S ≡ 1 in front of the head against no neck and against the control."""
+
+    def parts(name: str) -> list[Result]:
+        paths = [results / "compare" / f"{name}.json", *sorted(results.glob(f"compare/{name}-[0-9].json"))]
+        return [json.loads(path.read_text()) for path in paths]
+
+    head = ["", "boundary F 1 px", "over a plain convolution there", "mIoU", "GFLOPs"]
+    lines = [line(head), "|---|" + "---:|" * (len(head) - 1)]
+    for title, name in SUMMARY.items():
+        none, conv = parts(name), parts(f"{name}-conv")
+        cells = [
+            _words(pooled(none, DEFAULT, "boundary_f_1")),
+            _words(pooled(conv, DEFAULT, "boundary_f_1")),
+            _words(pooled(none, DEFAULT, "miou")),
+            _cost(none[0]["costs"]["of"], none[0]["baseline"], DEFAULT, "GFLOPs"),
+        ]
+        lines.append(line([title, *cells]))
+    return "\n".join(lines)
+
+
 def _trainings(parts: Sequence[Result]) -> str:
     if len(parts) == 1:
         tree = parts[0]
@@ -147,10 +177,15 @@ def _words(found: dict[str, float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the comparison")
-    parser.add_argument("files", nargs="+", type=Path, metavar="compare.json")
+    parser.add_argument("files", nargs="*", type=Path, metavar="compare.json")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     arguments = parser.parse_args()
+    if arguments.name == "summary":
+        replace_table(arguments.page, "summary", summary(arguments.results))
+        return
+    if not arguments.files:
+        parser.error("give the compare.json that crispseg compare wrote")
     parts = [json.loads(path.read_text()) for path in arguments.files]
     text = table(parts)
     for number, tree in enumerate(parts, start=1):

@@ -131,3 +131,9 @@ def test_a_pooled_interval_covers_the_truth_as_often_as_it_says():
         found = differences.pooled(parts, "sdn", "miou")
         covered += found["low"] <= 0 <= found["high"]
     assert 0.95 - 0.025 <= covered / 300 <= 0.95 + 0.035  # two standard deviations of a share of 300, a little wide
+
+
+def test_the_short_table_of_the_readme_is_that_of_the_kept_comparisons(repository):
+    table = differences.summary(repository / "experiments" / "results")
+    assert table in (repository / "README.md").read_text(encoding="utf-8")
+    assert all(title in table for title in differences.SUMMARY)
