@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo_out
+# A process a core, a thread a process: as many as the machine of the two commands has.
+WORKERS ?= 2
 
 .PHONY: demo test test-all check slow format clean
 
@@ -10,7 +12,7 @@ demo: $(VENV)/.installed
 	$(BIN)/crispseg demo --out $(OUT)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow or not slow"
