@@ -58,7 +58,7 @@ def measure(way: str, neck: str, beside: int, later: bool, seconds: float) -> di
 
 
 def page(rows: list[dict[str, Any]], stamp: dict[str, Any]) -> str:
-    """The table: a line a way, a column a number of busy processes, milliseconds of a step without a neck / with SDN."""
+    """The table: a line a way, a column a number of busy processes, milliseconds of a step for each neck."""
     cells = {(row["way"], row["later"], row["beside"], row["neck"]): row for row in rows}
     beside = sorted({row["beside"] for row in rows})
     necks = list(dict.fromkeys(row["neck"] for row in rows))

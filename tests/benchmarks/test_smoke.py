@@ -139,7 +139,7 @@ def test_busy(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(busy, "WAYS", {"command": {}, "one thread": {"OMP_NUM_THREADS": "1"}})
     cases = {"BESIDE": (1,), "LATER": ("command",), "NECKS": ("none",)}
     rows = counted(bench(busy, "--rounds", 1, "--seconds", 0, **cases)["busy"])
-    assert [(row["way"], row["later"]) for row in rows] == [("command", False), ("one thread", False), ("command", True)]
+    assert [(r["way"], r["later"]) for r in rows] == [("command", False), ("one thread", False), ("command", True)]
     assert rows[1]["threads"] == [1]
     (tmp_path / "performance.md").write_text("<!-- table busy -->\n<!-- /table -->\n")
     bench(busy, "--table")
