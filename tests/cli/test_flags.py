@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crispseg import UsageError, config
+from crispseg import DataError, UsageError, config
 from crispseg.cli import compare, evaluate, main, train
 from crispseg.cli._parser import Parser
 from crispseg.config import Config, DataConfig, ModelConfig
@@ -241,7 +241,13 @@ def test_every_contender_is_read_before_the_first_is_trained(text, said, scenes,
 
 
 def test_a_contender_is_read_by_types_as_train_reads_it(scenes, tmp_path, monkeypatch):
+    def seen(read, *_, **__):
+        found.append(read)
+        raise DataError("seen")
+
+    found = []
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("crispseg.training.train", seen)
     text = (
         "training: {lr: 1e-3, class_weights: [1, 2, 1, 1, 1, 1], epochs: 1, batch_size: 12, accelerator: cpu}\n"
         "model: {pretrained: false, decoder_channels: 8, neck: NECK}\ndata: {crop: [32, 32], workers: 0}\n"
@@ -249,8 +255,8 @@ def test_a_contender_is_read_by_types_as_train_reads_it(scenes, tmp_path, monkey
     for neck in ("none", "sdn"):
         (tmp_path / f"{neck}.yaml").write_text(text.replace("NECK", neck))
     words = ["none.yaml", "sdn.yaml", "--data.root", str(scenes), "--seeds", "0", "--samples", "100", "--device", "cpu"]
-    assert main(["compare", *words, "--out", "out"]) == 0
-    assert config.read("out/runs/none-seed0/config.yaml").training.class_weights == (1, 2, 1, 1, 1, 1)
+    assert main(["compare", *words, "--out", "out"]) == 1
+    assert [read.training.class_weights for read in found] == [(1, 2, 1, 1, 1, 1)]
 
 
 def test_a_data_set_in_other_colours_is_measured(here, scenes, tmp_path):

@@ -30,7 +30,7 @@ def test_an_operator_blind_to_the_guide_has_no_s():
     torch.testing.assert_close(found["response"], u.mean(1, keepdim=True))
 
 
-@pytest.mark.parametrize(("place", "operators"), [("head", 1), ("encoder", 4)])
+@pytest.mark.parametrize(("place", "operators"), [("head", 1), pytest.param("encoder", 4, marks=pytest.mark.slow)])
 def test_the_commands_measure_and_show_every_operator_of_a_run(place, operators, scenes, tmp_path, monkeypatch, capsys):
     base = {
         "data": {"root": str(scenes), "crop": [32, 32], "workers": 0},

@@ -32,7 +32,10 @@ def loss_without_contrast(predictions, matching):
     return total
 
 
-@pytest.mark.parametrize("name", CHANNELS)
+SLOW = {"kmax_convnext_tiny": pytest.mark.slow}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in CHANNELS])
 def test_the_logits_are_those_that_the_authors_code_gave(name, tmp_path):
     shapes = json.loads((GOLDEN / f"{name}.json").read_text())["shapes"]
     path = tmp_path / f"{name}.pth"
