@@ -143,7 +143,7 @@ def _stride_two(run: Trace, features: Seen, stride: Any) -> Seen | None:
 def _image(run: Trace, features: Seen) -> Seen | None:
     """The image, as the first innermost module takes it that the features depend on."""
     size, channels = run.image.shape[-2:], run.image.shape[1]
-    taken = [seen for call in run.ended for seen in taken(call) if seen.tensor.shape[1] == channels]
-    reaches = Dependence(random_sum(features.tensor), taken)
-    whole = (s for s in taken if s.tensor.shape[-2:] == size and reaches(s) is not None)
+    images = [seen for call in run.ended for seen in taken(call) if seen.tensor.shape[1] == channels]
+    reaches = Dependence(random_sum(features.tensor), images)
+    whole = (s for s in images if s.tensor.shape[-2:] == size and reaches(s) is not None)
     return next((seen for seen in whole if graft.why_not(seen.call.module) is None), None)
