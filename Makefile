@@ -28,6 +28,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# In a venv of its own: it needs none of what crispseg needs.
+.PHONY: docs
+docs: $(VENV)-docs/.installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
@@ -36,7 +41,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(VENV)-docs $(OUT) site
+
+$(VENV)-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/pip install --quiet "mkdocs-material>=9.6" "mkdocstrings[python]>=1" "latex2mathml>=3.77" "ruff>=0.9"
+	touch $@
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
