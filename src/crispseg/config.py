@@ -161,8 +161,9 @@ class TrainingConfig:
         clip: Largest norm of the gradient.
         ema: Decay of the weights' moving average, which is what is evaluated and saved; 0 is none.
         precision: Arithmetic of forward and backward; "fp16" needs a GPU.
-        loss: Cross-entropy, or that of the hardest pixels alone (online hard example mining).
-        class_weights: Weights of the classes in the loss, from their pixel counts or given.
+        losses: What is minimised: losses with their weights in the sum, each for every head; docs/losses.md lists them.
+        loss: The cross-entropy in it: of all pixels, or of the hardest alone (online hard example mining).
+        class_weights: Weights of the classes in the cross-entropy, from their pixel counts or given.
         aux_weight: Weight of each auxiliary head's loss, the host's first answer before a neck at its head included.
         validate_every: Epochs between validations.
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
@@ -180,6 +181,7 @@ class TrainingConfig:
     clip: float = 5.0
     ema: float = 0.998
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    losses: dict[str, Any] = dataclasses.field(default_factory=lambda: {"cross_entropy": 1.0})
     loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
     class_weights: Literal["none", "median_frequency", "inverse_sqrt"] | tuple[float, ...] = "none"
     aux_weight: float = 0.4
@@ -189,6 +191,13 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check(self, "training.")
+        if not self.losses.get("cross_entropy"):
+            for key, idle in (("loss", "cross_entropy"), ("class_weights", "none")):
+                if (value := getattr(self, key)) != idle:
+                    raise UsageError(
+                        f"training.{key} {said(value)} does not apply: it is about cross_entropy, which is not in "
+                        "training.losses"
+                    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from crispseg.errors import UsageError
-from crispseg.names import stays_inside
+from crispseg.names import LOSSES, stays_inside
 
 OF_CRISPSEG = frozenset({"encoder", "decoder", "pretrained", "decoder_channels", "decoder_options", "auxiliary"})
 OF_FACTORY = frozenset({"normalise", "at", "side"})
@@ -88,7 +88,30 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "training.aux_weight": _at_least(0),
     "training.validate_every": _at_least(1),
+    "training.losses": (
+        f"a mapping of losses to weights of at least 0, one of them positive; known: {', '.join(LOSSES)}",
+        lambda value: (
+            set(value) <= set(LOSSES)
+            and all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in value.values())
+            and any(value.values())
+        ),
+    ),
     "training.checkpoint_every": _at_least(1),
+    "crf.iterations": _at_least(1),
+    "crf.appearance": _at_least(0),
+    "crf.theta_alpha": _POSITIVE,
+    "crf.theta_beta": _POSITIVE,
+    "crf.smoothness": _at_least(0),
+    "crf.theta_gamma": _POSITIVE,
+    "guided.radius": _at_least(1),
+    "guided.epsilon": _POSITIVE,
+    "bilateral.smoothness": _at_least(0),
+    "bilateral.sigma_spatial": _POSITIVE,
+    "bilateral.sigma_luma": _POSITIVE,
+    "bilateral.sigma_chroma": _POSITIVE,
+    "diffusion.steps": _at_least(1),
+    "diffusion.step": ("above 0 and at most 1/4", lambda value: 0 < value <= 0.25),
+    "diffusion.scale": _POSITIVE,
 }
 """What the type of a value does not say, by its key: in words, and as a test. None, where a type has it, fits."""
 
@@ -102,7 +125,7 @@ def check(node: Any, where: str) -> None:
             continue
         try:
             good = fits(value)
-        except (TypeError, IndexError):  # made in Python, where nothing looked at its type
+        except (TypeError, IndexError, AttributeError):  # made in Python, where nothing looked at its type
             good = False
         if not good:
             raise UsageError(f"{where}{field.name} must be {words}, found {said(value)}")

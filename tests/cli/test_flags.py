@@ -68,6 +68,7 @@ ABOUT_MASKS = [
     words.split()
     for words in (
         "--label masks", "--label2 masks", "--classes classes.json", "--num-classes 2", "--ignore-index 255",
+        "--images pictures", "--probabilities",
     )
 ]  # fmt: skip
 
@@ -98,6 +99,7 @@ def test_every_flag_of_evaluate_is_tried_above_or_goes_with_both():
         ("a=masks b=masks", ["--label", "masks", "--flip"], "--flip goes with"),
         ("a=masks b=masks", ["--label", "masks", "--scales", "1"], "--scales goes with"),
         ("a=masks b=masks", ["--label", "masks", "--device", "cpu"], "--device goes with"),
+        ("a=masks b=masks", ["--label", "masks", "--refine", "crf"], "--refine goes with"),
         ("a=masks b=masks", ["--label", "masks", "--seeds", "0"], "--seeds goes with --model"),
         ("a=masks b=masks", ["--label", "masks", "--split", "val"], "--split goes with --data.root"),
         ("a=masks b=masks", ["--label", "masks", "--data.layout", "voc"], "--data.layout goes with --data.root"),

@@ -1,0 +1,364 @@
+"""Every loss is its formula, pixel by pixel; void counts nowhere; gradients are right; half precision is enough."""
+
+import itertools
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from crispseg import UsageError
+from crispseg.config import TrainingConfig
+from crispseg.losses import LOSSES, Criterion, class_weights, cross_entropy, ohem_cross_entropy
+from crispseg.losses.thinning import skeleton
+from crispseg.names import LOSSES as NAMES
+
+K, VOID = 4, 255
+NEIGHBOURS = [(-1, 0), (0, -1), (0, 1), (1, 0)]
+AROUND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
+
+
+def case(seed=0, size=(13, 16), void=True):
+    """Logits float64 and labels of blocks and a line, of three of the four classes; one image lacks a class."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(0, 2, (2, 5, 6), generator=generator).repeat_interleave(3, 1).repeat_interleave(3, 2)
+    target = target[:, : size[0], : size[1]].contiguous()
+    target[0, size[0] // 2, 1:-1] = 2
+    if void:
+        target[0, 2:5, 3:6] = target[1, :, 0] = target[1, 7, 7] = VOID
+    return torch.randn(2, K, *size, generator=generator, dtype=torch.float64), target
+
+
+def pixels(target):
+    return [(b, y, x) for b, y, x in itertools.product(*map(range, target.shape)) if target[b, y, x] != VOID]
+
+
+def inside(target, y, x):
+    return 0 <= y < target.shape[1] and 0 <= x < target.shape[2]
+
+
+def border(target, b):
+    """Pixels of image b with a 4-neighbour of another class; neither of them void."""
+    t = target[b].tolist()
+    return [
+        (y, x)
+        for i, y, x in pixels(target)
+        if i == b
+        and any(inside(target, y + dy, x + dx) and t[y + dy][x + dx] not in (VOID, t[y][x]) for dy, dx in NEIGHBOURS)
+    ]
+
+
+def nearest(place, places):
+    return min((math.dist(place, other) for other in places), default=math.inf)
+
+
+def by_hand_boundary_weighted(logits, target):
+    total = weights = 0.0
+    log_p = logits.log_softmax(1)
+    for b in range(len(target)):
+        edge = border(target, b)
+        for i, y, x in pixels(target):
+            if i == b:
+                w = 1 + 10 * math.exp(-(nearest((y, x), edge) ** 2) / 50)
+                total, weights = total - w * log_p[b, target[b, y, x], y, x].item(), weights + w
+    return total / weights
+
+
+def by_hand_boundary(logits, target):
+    total, p = 0.0, logits.softmax(1)
+    for b, k in itertools.product(range(len(target)), range(K)):
+        mine = [(y, x) for i, y, x in pixels(target) if i == b and target[b, y, x] == k]
+        other = [(y, x) for i, y, x in pixels(target) if i == b and target[b, y, x] != k]
+        if mine and other:
+            total += sum(nearest(q, mine) * p[b, k, q[0], q[1]].item() for q in other)
+            total += sum(-(nearest(q, other) - 1) * p[b, k, q[0], q[1]].item() for q in mine)
+    return total / (len(pixels(target)) * K)
+
+
+def by_hand_active_boundary(logits, target, share=0.1):
+    log_p = logits.log_softmax(1)
+    p = log_p.exp()
+
+    def kl(b, here, there):
+        return (p[b, :, here[0], here[1]] * (log_p[b, :, here[0], here[1]] - log_p[b, :, there[0], there[1]])).sum()
+
+    total, count = 0.0, 0
+    for b in range(len(target)):
+        edge, mine = border(target, b), {(y, x) for i, y, x in pixels(target) if i == b}
+        M = {place: nearest(place, edge) for place in mine}
+        change = {}
+        for y, x in mine:
+            change[y, x] = max([0.0] + [kl(b, (y, x), q).item() for q in ((y + 1, x), (y, x + 1)) if q in mine])
+        chosen = sorted(mine, key=lambda place: -change[place])[: int(share * len(mine))]
+        for y, x in chosen:
+            count += 1
+            there = [(y + dy, x + dx) for dy, dx in AROUND if (y + dy, x + dx) in mine]
+            goal = min(there, key=M.get)
+            if M[goal] < M[y, x]:
+                scores = torch.stack([kl(b, (y, x), q) for q in there])
+                weight = min(M[y, x], 20) / 20
+                total += weight * (scores.logsumexp(0) - scores[there.index(goal)]).item()
+    return total / count
+
+
+def by_hand_boundary_dou(logits, target):
+    p, losses = logits.softmax(1), []
+    for k in range(K):
+        mine = [(b, y, x) for b, y, x in pixels(target) if target[b, y, x] == k]
+        if not mine:
+            continue
+        contour = [
+            (b, y, x)
+            for b, y, x in mine
+            if any(
+                not inside(target, y + dy, x + dx) or target[b, y + dy, x + dx].item() not in (k, VOID)
+                for dy, dx in NEIGHBOURS
+            )
+        ]
+        alpha = min(1 - 2 * len(contour) / len(mine), 0.8)
+        both = sum(p[b, k, y, x].item() for b, y, x in mine)
+        squares = sum(p[b, k, y, x].item() ** 2 for b, y, x in pixels(target)) + len(mine)
+        losses.append((squares - 2 * both) / (squares - (1 + alpha) * both))
+    return np.mean(losses)
+
+
+def by_hand_rmi(logits, target):
+    p, total = logits.softmax(1).numpy(), 0.0
+    n, _, height, width = p.shape
+    valid = target.numpy() != VOID
+    cells = [
+        (range(max(0, 3 * i - 1), 3 * i + 2), range(max(0, 3 * j - 1), 3 * j + 2)) for i in range(9) for j in range(9)
+    ]
+    h, w = (height + 2 - 3) // 3 + 1, (width + 2 - 3) // 3 + 1
+    for b, k in itertools.product(range(n), range(K)):
+        y_map, p_map = np.full((h, w), np.nan), np.full((h, w), np.nan)
+        for i, j in itertools.product(range(h), range(w)):
+            rows, columns = cells[9 * i + j]
+            own = [(r, c) for r in rows for c in columns if r < height and c < width and valid[b, r, c]]
+            if own:
+                y_map[i, j] = np.mean([target[b, r, c].item() == k for r, c in own])
+                p_map[i, j] = np.mean([p[b, k, r, c] for r, c in own])
+        Y, P = (
+            np.array([m[i : i + 3, j : j + 3].ravel() for i in range(h - 2) for j in range(w - 2)]).T
+            for m in (y_map, p_map)
+        )
+        kept = ~np.isnan(Y).any(0)
+        Y, P = Y[:, kept], P[:, kept]
+        Y, P = Y - Y.mean(1, keepdims=True), P - P.mean(1, keepdims=True)
+        M = Y @ Y.T - Y @ P.T @ np.linalg.inv(P @ P.T + 1e-3 * np.eye(9)) @ P @ Y.T
+        total += np.log(np.linalg.det(M + 1e-3 * np.eye(9))) / (2 * 9) / n
+    return total
+
+
+def by_hand_lovasz(logits, target):
+    p, losses = logits.softmax(1), []
+    for k in sorted({target[q].item() for q in pixels(target)}):
+        true = {q for q in pixels(target) if target[q] == k}
+        error = {q: abs((q in true) - p[q[0], k, q[1], q[2]].item()) for q in pixels(target)}
+        loss, wrong, before = 0.0, set(), 0.0
+        for q in sorted(error, key=lambda q: -error[q]):
+            wrong = wrong | {q}
+            jaccard_loss = len(wrong) / len(true | wrong)
+            loss, before = loss + error[q] * (jaccard_loss - before), jaccard_loss
+        losses.append(loss)
+    return np.mean(losses)
+
+
+def by_hand_dice(logits, target):
+    p, losses = logits.softmax(1), []
+    for k in sorted({target[q].item() for q in pixels(target)}):
+        inner = sum(p[b, k, y, x].item() for b, y, x in pixels(target) if target[b, y, x] == k)
+        squares = sum(p[b, k, y, x].item() ** 2 + (target[b, y, x].item() == k) for b, y, x in pixels(target))
+        losses.append(1 - 2 * inner / squares)
+    return np.mean(losses)
+
+
+def by_hand_focal(logits, target):
+    p = logits.softmax(1)
+    q = [p[b, target[b, y, x], y, x].item() for b, y, x in pixels(target)]
+    return np.mean([-((1 - x) ** 2) * math.log(x) for x in q])
+
+
+def thinned_by_hand(mask):
+    """Zhang and Suen's two half-steps, every pixel each time, until nothing changes."""
+    mask = np.pad(mask.astype(int), 1)
+    clockwise = [(-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1)]
+    changed = True
+    while changed:
+        changed = False
+        for first in (True, False):
+            gone = []
+            for y, x in zip(*np.nonzero(mask)):
+                p = [mask[y + dy, x + dx] for dy, dx in clockwise]
+                above, right, below, left = p[::2]
+                kept = (
+                    above * right * below + right * below * left
+                    if first
+                    else above * right * left + above * below * left
+                )
+                rising = sum(a < b for a, b in zip(p, p[1:] + p[:1]))
+                if 2 <= sum(p) <= 6 and rising == 1 and not kept:
+                    gone.append((y, x))
+            for place in gone:
+                mask[place], changed = 0, True
+    return mask[1:-1, 1:-1] > 0
+
+
+def by_hand_skeleton_recall(logits, target):
+    p, losses = logits.softmax(1), []
+    for k in sorted({target[q].item() for q in pixels(target)}):
+        found = total = 0.0
+        for b in range(len(target)):
+            own = (target[b] == k).numpy()
+            line = set(zip(*map(list, np.nonzero(thinned_by_hand(own)))))
+            for y, x in zip(*np.nonzero(own)):
+                if any(abs(y - i) + abs(x - j) <= 2 for i, j in line):
+                    found, total = found + p[b, k, y, x].item(), total + 1
+        losses.append(1 - found / total)
+    return np.mean(losses)
+
+
+BY_HAND = {name.removeprefix("by_hand_"): value for name, value in globals().items() if name.startswith("by_hand_")}
+OPTIONS = {"active_boundary": {"share": 0.1}}
+
+
+def loss_of(name):
+    return lambda *inputs: LOSSES[name](*inputs, **OPTIONS.get(name, {}))
+
+
+def test_there_is_one_for_every_name():
+    assert tuple(LOSSES) == NAMES
+    assert {*BY_HAND, "cross_entropy"} == set(LOSSES)  # cross-entropy: test_cross_entropy.py
+
+
+@pytest.mark.parametrize("void", [False, True])
+@pytest.mark.parametrize("name", BY_HAND)
+def test_it_is_its_formula(name, void):
+    logits, target = case(void=void)
+    assert loss_of(name)(logits, target).item() == pytest.approx(BY_HAND[name](logits, target), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_void_changes_neither_value_nor_gradient(name):
+    logits, target = case()
+    void = (target == VOID)[:, None].expand_as(logits)
+    changed = torch.where(void, 5 * torch.randn_like(logits), logits)
+    logits.requires_grad_()
+    loss = loss_of(name)(logits, target)
+    torch.testing.assert_close(loss, loss_of(name)(changed, target))
+    loss.backward()
+    assert logits.grad[void].abs().max() == 0 and logits.grad[~void].any()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_of_void_gives_zero_and_a_gradient_of_zero(name):
+    logits = torch.randn(2, K, 9, 9, requires_grad=True)
+    loss = LOSSES[name](logits, torch.full((2, 9, 9), VOID))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("target", [torch.full((1, 9, 9), 2), torch.zeros(1, 1, 1, dtype=torch.long)])
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_class_alone_and_one_pixel_alone_are_finite(name, target):
+    logits = torch.randn(1, K, *target.shape[1:], requires_grad=True)
+    loss = LOSSES[name](logits, target)
+    loss.backward()
+    assert loss.isfinite() and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_its_gradient_is_that_of_finite_differences(name):
+    logits, target = case(size=(8, 8))
+    if name == "active_boundary":  # where a border is predicted is a choice, and the neighbours get no gradient
+        logits.requires_grad_()
+        loss_of(name)(logits, target).backward()
+        step = -1e-3 * logits.grad
+        assert loss_of(name)(logits.detach() + step, target) < loss_of(name)(logits.detach(), target)
+        return
+    assert torch.autograd.gradcheck(lambda z: loss_of(name)(z, target), logits.requires_grad_(), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_is_computed_in_float32(name, dtype):
+    logits, target = case()
+    logits = logits.to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = LOSSES[name](logits, target)
+    assert loss.dtype == torch.float32 and torch.equal(loss, LOSSES[name](logits.float(), target))
+    loss.backward()
+    assert logits.grad.dtype == dtype and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_logits_that_are_sure_and_wrong_are_finite(name):
+    target = case()[1]
+    wrong = (1e4 * F.one_hot((target + 1) % K, K).permute(0, 3, 1, 2)).requires_grad_()
+    loss = LOSSES[name](wrong, target)
+    loss.backward()
+    assert loss.isfinite() and wrong.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [n for n in LOSSES if n != "boundary_weighted"])
+def test_the_truth_is_better_than_its_shift(name):
+    """Whatever the formula: a prediction two pixels off is worse than one that is right."""
+    target = case(void=False)[1]
+    right = 6.0 * F.one_hot(target, K).permute(0, 3, 1, 2)
+    assert loss_of(name)(right, target) < loss_of(name)(right.roll(2, -1), target)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_shapes_that_do_not_fit_are_told(name):
+    with pytest.raises(ValueError, match=r"logits \(B, K, H, W\)"):
+        LOSSES[name](torch.randn(1, 3, 4, 4), torch.zeros(1, 5, 4))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_skeleton_is_that_of_all_pixels_looked_at_each_time(seed):
+    blobs = np.kron(np.random.default_rng(seed).random((6, 8)) < 0.6, np.ones((5, 4))) > 0
+    assert np.array_equal(skeleton(blobs), thinned_by_hand(blobs))
+
+
+def test_the_default_criterion_is_cross_entropy_to_the_bit():
+    logits, target = case()
+    weights = class_weights(torch.tensor([5, 1, 9, 2]), "inverse_sqrt")
+    for kind, function in (("cross_entropy", cross_entropy), ("ohem", ohem_cross_entropy)):
+        found = []
+        for loss in (Criterion(kind=kind, class_weights=weights), partial(function, class_weights=weights)):
+            z = logits.float().requires_grad_()
+            value = loss(z, target)
+            value.backward()
+            found.append((value, z.grad))
+        assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
+def test_a_criterion_is_the_weighted_sum_and_class_weights_are_the_cross_entropys():
+    logits, target = case()
+    weights = torch.tensor([0.3, 1.0, 3.0, 1.0])
+    criterion = Criterion(class_weights=weights, weights={"cross_entropy": 0.5, "dice": 2, "rmi": 0.0})
+    expected = 0.5 * cross_entropy(logits, target, class_weights=weights) + 2 * LOSSES["dice"](logits, target)
+    torch.testing.assert_close(criterion(logits, target), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"losses": {"dise": 1}}, "training.losses must be a mapping of losses to weights"),
+        ({"losses": {"dice": -1}}, "training.losses must be"),
+        ({"losses": {"dice": "much"}}, "training.losses must be"),
+        ({"losses": {"dice": True}}, "training.losses must be"),
+        ({"losses": {"dice": math.nan}}, "training.losses must be"),
+        ({"losses": {"dice": 0}}, "training.losses must be"),
+        ({"losses": {}}, "training.losses must be"),
+        ({"losses": ["dice"]}, "training.losses must be"),
+        ({"losses": {"dice": 1}, "loss": "ohem"}, "training.loss ohem does not apply: it is about cross_entropy"),
+        ({"losses": {"dice": 1}, "class_weights": (1.0, 2.0)}, "training.class_weights 1.0 2.0 does not apply"),
+        ({"losses": {"dice": 1, "cross_entropy": 0}, "loss": "ohem"}, "training.loss ohem does not apply"),
+    ],
+)
+def test_losses_that_make_no_sense_are_told(options, said):
+    with pytest.raises(UsageError, match=said):
+        TrainingConfig(**options)
