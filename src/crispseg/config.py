@@ -107,6 +107,8 @@ class ModelConfig:
         decoder_channels: Width of the decoder; null: the decoder's own.
         decoder_options: More of the decoder's own arguments, such as num_queries of mask2former (docs/hosts.md).
         auxiliary: Add an auxiliary head on an encoder map.
+        boundary_head: Weight of the loss of a head that finds semantic boundaries in the encoder's maps, in training
+            alone (SBCB; 5 is its authors'); 0 is none.
         neck_options: Options of the neck.
         factory: A network of your own in the place of encoder and decoder, "PATH.py:FACTORY" with
             FACTORY(num_classes) -> nn.Module. Training runs that file. The neck is put in by crispseg.attach.
@@ -130,6 +132,7 @@ class ModelConfig:
     decoder_channels: int | None = None
     decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     auxiliary: bool = False
+    boundary_head: float = 0.0
     neck_options: NeckConfig = dataclasses.field(default_factory=NeckConfig)
     factory: str | None = None
     normalise: Normalise = "imagenet"

@@ -11,7 +11,9 @@ from typing import Any
 from crispseg.errors import UsageError
 from crispseg.names import LOSSES, stays_inside
 
-OF_CRISPSEG = frozenset({"encoder", "decoder", "pretrained", "decoder_channels", "decoder_options", "auxiliary"})
+OF_CRISPSEG = frozenset(
+    {"encoder", "decoder", "pretrained", "decoder_channels", "decoder_options", "auxiliary", "boundary_head"}
+)
 OF_FACTORY = frozenset({"normalise", "at", "side"})
 
 
@@ -67,6 +69,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "data.max_share": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "data.workers": _at_least(0),
     "model.decoder_channels": _at_least(1),
+    "model.boundary_head": _at_least(0),
     "model.neck_options.scale": ("positive, or learned", lambda value: value == "learned" or 0 < value < math.inf),
     "model.neck_options.initial_scale": _POSITIVE,
     "model.neck_options.kernel_size": ("odd and positive", lambda value: value > 0 and value % 2 == 1),

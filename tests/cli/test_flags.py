@@ -135,7 +135,7 @@ def test_a_comparison_refuses_what_says_nothing_about_its_contenders(contenders,
         (["--model.factory=net.py:make", f"--model.{key}={value}"], f"--model.{key} does not apply: it needs")
         for key, value in (
             ("encoder", "tf_efficientnet_lite0"), ("decoder", "fcn"), ("pretrained", "no.pth"), ("decoder_channels", 9),
-            ("decoder_options", "{a: 1}"), ("auxiliary", "true"),
+            ("decoder_options", "{a: 1}"), ("auxiliary", "true"), ("boundary_head", "5"),
         )
     ]
     + [
