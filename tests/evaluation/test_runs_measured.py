@@ -85,6 +85,15 @@ def test_runs_need_pictures(compared, scenes, tmp_path, capsys):
     assert "give --data.root" in capsys.readouterr().err
 
 
+def test_compare_refines_every_run(compared, tmp_path):
+    word, run = "guided:radius=3", str(compared / "none")
+    words = ["compare", run, f"sdn={compared / 'out' / 'runs'}", "--out", str(tmp_path), "--refine", word]
+    assert main([*words, "--samples", "100", "--device", "cpu"]) == 0
+    assert main(["evaluate", "--run", run, "--refine", word, "--device", "cpu", "--out", str(tmp_path / "o.json")]) == 0
+    found = json.loads((tmp_path / "compare.json").read_text())["contenders"]["none"]["metrics"]["miou"]["trainings"]
+    assert found == [json.loads((tmp_path / "o.json").read_text())["miou"]]
+
+
 def test_a_run_is_measured_refined_as_its_masks_are_predicted(compared, scenes, tmp_path):
     """Two ways to the same number: evaluate --run --refine, and evaluate of the masks of predict --refine."""
     run, word, found = str(compared / "none"), "diffusion:steps=40,scale=0.3", []

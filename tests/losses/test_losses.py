@@ -17,7 +17,6 @@ from crispseg.names import LOSSES as NAMES
 
 K, VOID = 4, 255
 NEIGHBOURS = [(-1, 0), (0, -1), (0, 1), (1, 0)]
-AROUND = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)]
 
 
 def case(seed=0, size=(13, 16), void=True):
@@ -78,28 +77,33 @@ def by_hand_boundary(logits, target):
 
 
 def by_hand_active_boundary(logits, target, share=0.1):
-    log_p = logits.log_softmax(1)
-    p = log_p.exp()
+    log_p, total, count = logits.log_softmax(1), 0.0, 0
+    height, width = target.shape[1:]
 
-    def kl(b, here, there):
-        return (p[b, :, here[0], here[1]] * (log_p[b, :, here[0], here[1]] - log_p[b, :, there[0], there[1]])).sum()
+    def kl(b, p, q):
+        return (log_p[b, :, p[0], p[1]].exp() * (log_p[b, :, p[0], p[1]] - log_p[b, :, q[0], q[1]])).sum().item()
 
-    total, count = 0.0, 0
     for b in range(len(target)):
-        edge, mine = border(target, b), {(y, x) for i, y, x in pixels(target) if i == b}
-        M = {place: nearest(place, edge) for place in mine}
-        change = {}
-        for y, x in mine:
-            change[y, x] = max([0.0] + [kl(b, (y, x), q).item() for q in ((y + 1, x), (y, x + 1)) if q in mine])
-        chosen = sorted(mine, key=lambda place: -change[place])[: int(share * len(mine))]
-        for y, x in chosen:
-            count += 1
-            there = [(y + dy, x + dx) for dy, dx in AROUND if (y + dy, x + dx) in mine]
-            goal = min(there, key=M.get)
-            if M[goal] < M[y, x]:
-                scores = torch.stack([kl(b, (y, x), q) for q in there])
-                weight = min(M[y, x], 20) / 20
-                total += weight * (scores.logsumexp(0) - scores[there.index(goal)]).item()
+        mine = {(y, x) for i, y, x in pixels(target) if i == b}
+        after = {(y, x): [q for q in ((y + 1, x), (y, x + 1)) if q in mine] for y, x in mine}
+        edge = [(y, x) for y, x in mine if any(target[b, i, j] != target[b, y, x] for i, j in after[y, x])]
+        M = {place: max(nearest(place, edge) - 1, 0) for place in mine}
+        change = {p: sum(kl(b, p, q) for q in after[p]) for p in mine}
+        threshold = 1e-5
+        while sum(value > threshold for value in change.values()) > share * len(mine):
+            threshold *= 1.2
+        sharp = {p for p in mine if change[p] > threshold}
+        for y, x in {(y, x) for y, x in mine if sharp & {(y + i, x + j) for i in (-1, 0, 1) for j in (-1, 0, 1)}}:
+            around = [
+                (y + dy, x + dx) for dy, dx in [(1, 0), (-1, 0), (0, -1), (0, 1), (-1, 1), (1, 1), (-1, -1), (1, -1)]
+            ]
+            goal = min((q for q in around if q in mine), key=M.get)  # the first of the nearest
+            if M[goal] <= M[y, x]:
+                inner = [(min(max(i, 0), height - 1), min(max(j, 0), width - 1)) for i, j in around]
+                scores = torch.tensor([kl(b, q, (y, x)) if q in mine else 0.0 for q in inner])
+                log_q = scores.log_softmax(0)
+                s = torch.tensor([0.8 if q == goal else 0.025 for q in around])
+                total, count = total - (s * log_q).sum().item() * min(M[y, x], 20) / 20, count + 1
     return total / count
 
 
@@ -128,15 +132,13 @@ def by_hand_rmi(logits, target):
     p, total = logits.softmax(1).numpy(), 0.0
     n, _, height, width = p.shape
     valid = target.numpy() != VOID
-    cells = [
-        (range(max(0, 3 * i - 1), 3 * i + 2), range(max(0, 3 * j - 1), 3 * j + 2)) for i in range(9) for j in range(9)
-    ]
-    h, w = (height + 2 - 3) // 3 + 1, (width + 2 - 3) // 3 + 1
+    h, w = height // 4 + 1, width // 4 + 1
+    cells = {(i, j): (range(4 * i - 2, 4 * i + 2), range(4 * j - 2, 4 * j + 2)) for i in range(h) for j in range(w)}
     for b, k in itertools.product(range(n), range(K)):
         y_map, p_map = np.full((h, w), np.nan), np.full((h, w), np.nan)
         for i, j in itertools.product(range(h), range(w)):
-            rows, columns = cells[9 * i + j]
-            own = [(r, c) for r in rows for c in columns if r < height and c < width and valid[b, r, c]]
+            rows, columns = cells[i, j]
+            own = [(r, c) for r in rows for c in columns if 0 <= r < height and 0 <= c < width and valid[b, r, c]]
             if own:
                 y_map[i, j] = np.mean([target[b, r, c].item() == k for r, c in own])
                 p_map[i, j] = np.mean([p[b, k, r, c] for r, c in own])
@@ -147,8 +149,8 @@ def by_hand_rmi(logits, target):
         kept = ~np.isnan(Y).any(0)
         Y, P = Y[:, kept], P[:, kept]
         Y, P = Y - Y.mean(1, keepdims=True), P - P.mean(1, keepdims=True)
-        M = Y @ Y.T - Y @ P.T @ np.linalg.inv(P @ P.T + 1e-3 * np.eye(9)) @ P @ Y.T
-        total += np.log(np.linalg.det(M + 1e-3 * np.eye(9))) / (2 * 9) / n
+        M = Y @ Y.T - Y @ P.T @ np.linalg.inv(P @ P.T + 5e-4 * np.eye(9)) @ P @ Y.T
+        total += np.log(np.linalg.det(M + 5e-4 * np.eye(9))) / (2 * 9) / n
     return total
 
 

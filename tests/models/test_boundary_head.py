@@ -1,4 +1,4 @@
-"""SBCB: labels and loss of semantic boundaries pixel by pixel; the head teaches the encoder and changes nothing else."""
+"""SBCB: semantic boundaries and their loss pixel by pixel; the head teaches the encoder and changes nothing else."""
 
 import math
 

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from crispseg.losses.batch import prepare
 
-STRIDE = 3
+STRIDE = 4
 RADIUS = 3
-XI = 1e-3
+XI = 5e-4
 
 
 def rmi(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
@@ -16,12 +16,12 @@ def rmi(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
 
         L = Σ_k mean_b 1/(2d) log det(M + ξI),   M = Σ_YY − Σ_YP (Σ_PP + ξI)⁻¹ Σ_YPᵀ,   d = 9
 
-    Y, P: the nine true and predicted values of class k in each 3×3 region of the maps, averaged 3-fold first; Σ: sums
-    of products about their mean over the regions of an image; ξ = 10⁻³. A constant is left out, so its value may be of
+    Y, P: the nine true and predicted values of class k in each 3×3 region of the maps, averaged 4-fold first; Σ: sums
+    of products about their mean over the regions of an image; ξ = 5·10⁻⁴. A constant is left out, so L may be of
     either sign. Meant beside cross-entropy. Computed in float64.
-    Source: Zhao, Wang, Yang, Cai: Region Mutual Information Loss, NeurIPS 2019, equations 8 to 15; sums (not means) and
-    ξ as in the authors' code. Ours: the softmax where theirs is a sigmoid; a region with a void cell is left out, and a
-    cell's average is over its pixels that count.
+    Source: Zhao, Wang, Yang, Cai: Region Mutual Information Loss, NeurIPS 2019, equations 8 to 15; sums (not means), ξ
+    and 4 as in the authors' code and script. Ours: the softmax where theirs is a sigmoid; a region with a void cell is
+    left out, and a cell's average is over its pixels that count.
 
     >>> t = torch.zeros(1, 24, 24, dtype=torch.long)
     >>> t[..., 12:] = 1
