@@ -35,7 +35,9 @@ def stand_in(*names):
 
 
 def lovasz(checkout, logits, target):
-    return load(checkout / "pytorch" / "lovasz_losses.py", "lovasz_losses").lovasz_softmax(logits.float().softmax(1), target)
+    return load(checkout / "pytorch" / "lovasz_losses.py", "lovasz_losses").lovasz_softmax(
+        logits.float().softmax(1), target
+    )
 
 
 def boundary_dou(checkout, logits, target):
