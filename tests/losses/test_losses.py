@@ -26,7 +26,7 @@ def case(seed=0, size=(13, 16), void=True):
     target = target[:, : size[0], : size[1]].contiguous()
     target[0, size[0] // 2, 1:-1] = 2
     if void:
-        target[0, 2:5, 3:6] = target[1, :, 0] = target[1, 7, 7] = VOID
+        target[0, 2:5, 3:6] = target[0, :6, 9:14] = target[1, :, 0] = target[1, 7, 7] = VOID  # a whole cell of rmi too
     return torch.randn(2, K, *size, generator=generator, dtype=torch.float64), target
 
 
