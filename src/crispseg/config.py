@@ -100,7 +100,7 @@ class ModelConfig:
     Args:
         encoder: A timm model name; for a host of transformers also a published checkpoint (docs/hosts.md).
         decoder: A system of crispseg.build_model: "fcn", "semantic_fpn", "mask2former", ….
-        neck: "sdn", "none", or a control: "conv", "central".
+        neck: "sdn", "none", a control ("conv", "central"), or learned upsampling ("dysample", "carafe").
         place: Where the neck sits: "head" (what the last classifier reads, on a finer grid) or "encoder" (the maps that
             the decoder reads); null: as crispseg.attach chooses.
         pretrained: True, false, or the path of a weights file.

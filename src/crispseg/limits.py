@@ -35,10 +35,12 @@ _UNROLLED = frozenset({"kernel_size", "dilation", "groups", "initial_scale", "gu
 
 def idle_option(name: str, neck: str | None, options: Mapping[str, Any]) -> str:
     """Return why an option of the neck says nothing beside the others; empty if it says something."""
-    if neck in ("conv", "central") and name in _BLIND:
+    if neck in ("conv", "central", "dysample", "carafe") and name in _BLIND:
         return f"model.neck {neck} does not look at a guide"
     if neck is not None and neck.startswith("diffusion") and name in _UNROLLED:
         return f"model.neck {neck} is classical diffusion, which has no {name}"
+    if neck == "dysample" and name in ("kernel_size", "dilation"):
+        return f"model.neck dysample takes single points, which have no {name}"
     if name == "initial_scale" and options.get("scale") != "learned":
         return "it is where a learned scale starts, and model.neck_options.scale is not learned"
     if name in ("scale", "initial_scale") and options.get("similarity") in ("one", "cosine"):
