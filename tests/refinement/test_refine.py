@@ -156,6 +156,14 @@ def test_scores_are_measured_as_their_masks(here, monkeypatch):
     assert from_scores["miou"] == from_masks["miou"] and from_scores["source"]["refine"] is None
 
 
+def test_a_file_of_counts_beside_masks_makes_no_scores_of_them(here, tmp_path, monkeypatch):
+    for path in (here / "masks").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    for _ in range(2):
+        found = evaluate(here, monkeypatch, str(tmp_path), "--counts", str(tmp_path / "counts.npz"))
+    assert found["miou"] == evaluate(here, monkeypatch, "masks")["miou"]
+
+
 @pytest.mark.parametrize("kind", ["logits", "probabilities"])
 def test_scores_are_measured_refined(here, monkeypatch, kind):
     word = "crf:iterations=2"

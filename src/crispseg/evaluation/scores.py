@@ -15,15 +15,16 @@ from crispseg.data import ClassSet, read_image, read_label
 from crispseg.data.samples import by_name, files_below
 from crispseg.errors import DataError, UsageError, in_a_line
 from crispseg.evaluation.counts import DAMAGED
-from crispseg.evaluation.sources import MaskPair
+from crispseg.evaluation.sources import MASKS, MaskPair
 from crispseg.refinement import Refiner, refine
 
 SCORES = frozenset({".npy", ".npz"})
 
 
 def holds_scores(folder: str | Path) -> bool:
-    """Whether a folder holds files of scores; then these are its predictions, and not masks."""
-    return Path(folder).is_dir() and any(path.suffix.lower() in SCORES for path in files_below(Path(folder)))
+    """Whether a folder's predictions are scores: it holds files of them, and no masks."""
+    suffixes = {path.suffix.lower() for path in files_below(Path(folder))}
+    return bool(suffixes & SCORES) and not suffixes & MASKS
 
 
 def read_scores(path: str | Path, num_classes: int) -> Tensor:

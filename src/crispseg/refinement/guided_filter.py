@@ -58,11 +58,14 @@ def box_mean(x: Tensor, radius: int) -> Tensor:
     """
     for dim in (-2, -1):
         n = x.shape[dim]
-        at = torch.arange(n, device=x.device)
-        first, last = (at - radius).clamp(min=0), (at + radius).clamp(max=n - 1)
+        r = min(radius, n - 1)
         total = x.cumsum(dim)
-        counts = (last - first + 1).to(x.dtype).view(-1, *[1] * (-1 - dim))
-        x = (total.index_select(dim, last) - (total - x).index_select(dim, first)) / counts
+        after = total.narrow(dim, n - 1, 1).repeat_interleave(r, dim)
+        x = torch.cat([total.narrow(dim, r, n - r), after], dim)  # the sum up to r pixels on
+        x.narrow(dim, r + 1, n - r - 1).sub_(total.narrow(dim, 0, n - r - 1))
+        at = torch.arange(n, device=x.device)
+        counts = (at + r).clamp(max=n - 1) - (at - r).clamp(min=0) + 1
+        x.div_(counts.to(x.dtype).view(-1, *[1] * (-1 - dim)))
     return x
 
 
