@@ -14,7 +14,8 @@ from typing import Any
 
 from crispseg.cli import say
 from crispseg.cli._parser import Flag, path, positive, refuse_idle, whole
-from crispseg.cli._prediction import SIDE, model_flag, pair, prediction_flags, prediction_of, refiner_of
+from crispseg.cli._prediction import SIDE, model_flag, pair, prediction_flags, prediction_of
+from crispseg.cli._scores import score_flags, score_maps_of
 from crispseg.errors import UsageError, printable
 from crispseg.progress import track
 
@@ -76,22 +77,7 @@ def flags() -> list[Flag]:
             metavar="DIR",
             help="a second annotator's masks: the human level",
         ),
-        Flag(
-            name="--images",
-            group="data, for --pred",
-            of=MASKS,
-            kind=path,
-            metavar="DIR",
-            help="folder of pictures, same names: what --refine looks at",
-        ),
-        Flag(
-            name="--probabilities",
-            group="data, for --pred",
-            of=MASKS,
-            switch=True,
-            default=False,
-            help="the scores of --pred are probabilities, not logits, for --refine",
-        ),
+        *score_flags(MASKS),
         model_flag(RUN),
         Flag(
             name="--label-size",
@@ -270,7 +256,7 @@ def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UsageError("measured against what? give --label DIR")
     folders = [f for f in (arguments.label, arguments.pred, arguments.label2) if f is not None]
     classes = classes_of(*folders, **classes_from(arguments))
-    settings, seen, scored = settings_of(arguments), {}, _score_maps(arguments, classes)
+    settings, seen, scored = settings_of(arguments), {}, score_maps_of(arguments, classes, progress)
     if scored is not None:
         seen["masks"] = scored
     for who, folder in (("masks", arguments.pred), ("human", arguments.label2)):
@@ -281,26 +267,3 @@ def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     source = {"title": f"{arguments.pred} against {arguments.label}", "pred": str(arguments.pred)}
     more = {"label2": str(arguments.label2 or "") or None, "refine": arguments.refine}
     return {**source, "label": str(arguments.label), **more}, results
-
-
-def _score_maps(arguments: Any, classes: Any) -> Any:
-    """What the scores in --pred say, or None if it holds masks, about which some flags say nothing."""
-    from crispseg.evaluation import holds_scores, mask_pairs, score_maps
-    from crispseg.evaluation.scores import SCORES
-
-    refiner = refiner_of(arguments)
-    if not holds_scores(arguments.pred):
-        for flag in ("--refine", "--images", "--probabilities"):
-            if flag in arguments.given:
-                raise UsageError(
-                    f"{flag} goes with class scores: --run, or .npy or .npz files in --pred; these are masks"
-                )
-        return None
-    for flag in ("--images", "--probabilities"):
-        if flag in arguments.given and refiner is None:
-            raise UsageError(f"{flag} goes with --refine; without, the largest score of a pixel is its class")
-    if refiner is not None and arguments.images is None:
-        raise UsageError("--refine looks at the pictures: give --images DIR")
-    pairs = progress(mask_pairs(arguments.pred, arguments.label, SCORES), "evaluating")
-    kind: Any = "probabilities" if arguments.probabilities else "logits"
-    return score_maps(pairs, classes, refiner=refiner, images=arguments.images, kind=kind)
