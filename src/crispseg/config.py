@@ -100,13 +100,15 @@ class ModelConfig:
     Args:
         encoder: A timm model name; for a host of transformers also a published checkpoint (docs/hosts.md).
         decoder: A system of crispseg.build_model: "fcn", "semantic_fpn", "mask2former", ….
-        neck: "sdn", "none", or a control: "conv", "central".
+        neck: "sdn", "none", a control ("conv", "central"), or learned upsampling ("dysample", "carafe").
         place: Where the neck sits: "head" (what the last classifier reads, on a finer grid) or "encoder" (the maps that
             the decoder reads); null: as crispseg.attach chooses.
         pretrained: True, false, or the path of a weights file.
         decoder_channels: Width of the decoder; null: the decoder's own.
         decoder_options: More of the decoder's own arguments, such as num_queries of mask2former (docs/hosts.md).
         auxiliary: Add an auxiliary head on an encoder map.
+        boundary_head: Weight of the loss of a head that finds semantic boundaries in the encoder's maps, in training
+            alone (SBCB; 5 is its authors'); 0 is none.
         neck_options: Options of the neck.
         factory: A network of your own in the place of encoder and decoder, "PATH.py:FACTORY" with
             FACTORY(num_classes) -> nn.Module. Training runs that file. The neck is put in by crispseg.attach.
@@ -130,6 +132,7 @@ class ModelConfig:
     decoder_channels: int | None = None
     decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     auxiliary: bool = False
+    boundary_head: float = 0.0
     neck_options: NeckConfig = dataclasses.field(default_factory=NeckConfig)
     factory: str | None = None
     normalise: Normalise = "imagenet"
@@ -161,8 +164,9 @@ class TrainingConfig:
         clip: Largest norm of the gradient.
         ema: Decay of the weights' moving average, which is what is evaluated and saved; 0 is none.
         precision: Arithmetic of forward and backward; "fp16" needs a GPU.
-        loss: Cross-entropy, or that of the hardest pixels alone (online hard example mining).
-        class_weights: Weights of the classes in the loss, from their pixel counts or given.
+        losses: What is minimised: losses with their weights in the sum, each for every head; docs/losses.md lists them.
+        loss: The cross-entropy in it: of all pixels, or of the hardest alone (online hard example mining).
+        class_weights: Weights of the classes in the cross-entropy, from their pixel counts or given.
         aux_weight: Weight of each auxiliary head's loss, the host's first answer before a neck at its head included.
         validate_every: Epochs between validations.
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
@@ -180,6 +184,7 @@ class TrainingConfig:
     clip: float = 5.0
     ema: float = 0.998
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    losses: dict[str, Any] = dataclasses.field(default_factory=lambda: {"cross_entropy": 1.0})
     loss: Literal["cross_entropy", "ohem"] = "cross_entropy"
     class_weights: Literal["none", "median_frequency", "inverse_sqrt"] | tuple[float, ...] = "none"
     aux_weight: float = 0.4
@@ -189,6 +194,13 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check(self, "training.")
+        if not self.losses.get("cross_entropy"):
+            for key, idle in (("loss", "cross_entropy"), ("class_weights", "none")):
+                if (value := getattr(self, key)) != idle:
+                    raise UsageError(
+                        f"training.{key} {said(value)} does not apply: it is about cross_entropy, which is not in "
+                        "training.losses"
+                    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from crispseg.errors import UsageError
-from crispseg.names import stays_inside
+from crispseg.names import LOSSES, stays_inside
 
-OF_CRISPSEG = frozenset({"encoder", "decoder", "pretrained", "decoder_channels", "decoder_options", "auxiliary"})
+OF_CRISPSEG = frozenset(
+    {"encoder", "decoder", "pretrained", "decoder_channels", "decoder_options", "auxiliary", "boundary_head"}
+)
 OF_FACTORY = frozenset({"normalise", "at", "side"})
 
 
@@ -33,10 +35,12 @@ _UNROLLED = frozenset({"kernel_size", "dilation", "groups", "initial_scale", "gu
 
 def idle_option(name: str, neck: str | None, options: Mapping[str, Any]) -> str:
     """Return why an option of the neck says nothing beside the others; empty if it says something."""
-    if neck in ("conv", "central") and name in _BLIND:
+    if neck in ("conv", "central", "dysample", "carafe") and name in _BLIND:
         return f"model.neck {neck} does not look at a guide"
     if neck is not None and neck.startswith("diffusion") and name in _UNROLLED:
         return f"model.neck {neck} is classical diffusion, which has no {name}"
+    if neck == "dysample" and name in ("kernel_size", "dilation"):
+        return f"model.neck dysample takes single points, which have no {name}"
     if name == "initial_scale" and options.get("scale") != "learned":
         return "it is where a learned scale starts, and model.neck_options.scale is not learned"
     if name in ("scale", "initial_scale") and options.get("similarity") in ("one", "cosine"):
@@ -67,6 +71,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "data.max_share": ("above 0 and at most 1", lambda value: 0 < value <= 1),
     "data.workers": _at_least(0),
     "model.decoder_channels": _at_least(1),
+    "model.boundary_head": _at_least(0),
     "model.neck_options.scale": ("positive, or learned", lambda value: value == "learned" or 0 < value < math.inf),
     "model.neck_options.initial_scale": _POSITIVE,
     "model.neck_options.kernel_size": ("odd and positive", lambda value: value > 0 and value % 2 == 1),
@@ -88,7 +93,30 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "training.aux_weight": _at_least(0),
     "training.validate_every": _at_least(1),
+    "training.losses": (
+        f"a mapping of losses to weights of at least 0, one of them positive; known: {', '.join(LOSSES)}",
+        lambda value: (
+            set(value) <= set(LOSSES)
+            and all(type(weight) in (int, float) and 0 <= weight < math.inf for weight in value.values())
+            and any(value.values())
+        ),
+    ),
     "training.checkpoint_every": _at_least(1),
+    "crf.iterations": _at_least(1),
+    "crf.appearance": _at_least(0),
+    "crf.theta_alpha": _POSITIVE,
+    "crf.theta_beta": _POSITIVE,
+    "crf.smoothness": _at_least(0),
+    "crf.theta_gamma": _POSITIVE,
+    "guided.radius": _at_least(1),
+    "guided.epsilon": _POSITIVE,
+    "bilateral.smoothness": _at_least(0),
+    "bilateral.sigma_spatial": _POSITIVE,
+    "bilateral.sigma_luma": _POSITIVE,
+    "bilateral.sigma_chroma": _POSITIVE,
+    "diffusion.steps": _at_least(1),
+    "diffusion.step": ("above 0 and at most 1/4", lambda value: 0 < value <= 0.25),
+    "diffusion.scale": _POSITIVE,
 }
 """What the type of a value does not say, by its key: in words, and as a test. None, where a type has it, fits."""
 
@@ -102,7 +130,7 @@ def check(node: Any, where: str) -> None:
             continue
         try:
             good = fits(value)
-        except (TypeError, IndexError):  # made in Python, where nothing looked at its type
+        except (TypeError, IndexError, AttributeError):  # made in Python, where nothing looked at its type
             good = False
         if not good:
             raise UsageError(f"{where}{field.name} must be {words}, found {said(value)}")

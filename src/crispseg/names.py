@@ -5,7 +5,7 @@ Not here: what a word stands for; each is defined where its functions are.
 
 import re
 import unicodedata
-from typing import Literal
+from typing import Literal, get_args
 
 SimilarityName = Literal["charbonnier", "gaussian", "cosine", "one"]
 SIMILARITY: SimilarityName = "one"
@@ -13,6 +13,21 @@ SIMILARITY: SimilarityName = "one"
 Place = Literal["head", "encoder"]
 Side = Literal["output", "input"]
 Normalise = Literal["imagenet", "none"]
+LossName = Literal[
+    "cross_entropy",
+    "boundary_weighted",
+    "boundary",
+    "active_boundary",
+    "boundary_dou",
+    "rmi",
+    "lovasz",
+    "dice",
+    "focal",
+    "skeleton_recall",
+]
+LOSSES: tuple[LossName, ...] = get_args(LossName)
+RefinerName = Literal["crf", "guided", "bilateral", "diffusion", "rankseg"]
+REFINERS: tuple[RefinerName, ...] = get_args(RefinerName)
 
 
 def stays_inside(name: str) -> bool:

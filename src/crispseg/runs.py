@@ -129,6 +129,7 @@ def _build(m: ModelConfig, num_classes: int, pretrained: bool | str) -> Segmenta
         decoder_channels=m.decoder_channels,
         decoder_options=m.decoder_options,
         auxiliary=m.auxiliary,
+        boundary_head=m.boundary_head,
         neck_options=configs.to_dict(m.neck_options),
     )
 

@@ -16,6 +16,7 @@ MODULES = (
     "crispseg.models",
     "crispseg.nn",
     "crispseg.ops",
+    "crispseg.refinement",
     "crispseg.report",
     "crispseg.runs",
     "crispseg.similarity",

@@ -68,6 +68,7 @@ ABOUT_MASKS = [
     words.split()
     for words in (
         "--label masks", "--label2 masks", "--classes classes.json", "--num-classes 2", "--ignore-index 255",
+        "--images pictures", "--probabilities",
     )
 ]  # fmt: skip
 
@@ -98,6 +99,7 @@ def test_every_flag_of_evaluate_is_tried_above_or_goes_with_both():
         ("a=masks b=masks", ["--label", "masks", "--flip"], "--flip goes with"),
         ("a=masks b=masks", ["--label", "masks", "--scales", "1"], "--scales goes with"),
         ("a=masks b=masks", ["--label", "masks", "--device", "cpu"], "--device goes with"),
+        ("a=masks b=masks", ["--label", "masks", "--refine", "crf"], "--refine goes with"),
         ("a=masks b=masks", ["--label", "masks", "--seeds", "0"], "--seeds goes with --model"),
         ("a=masks b=masks", ["--label", "masks", "--split", "val"], "--split goes with --data.root"),
         ("a=masks b=masks", ["--label", "masks", "--data.layout", "voc"], "--data.layout goes with --data.root"),
@@ -133,13 +135,15 @@ def test_a_comparison_refuses_what_says_nothing_about_its_contenders(contenders,
         (["--model.factory=net.py:make", f"--model.{key}={value}"], f"--model.{key} does not apply: it needs")
         for key, value in (
             ("encoder", "tf_efficientnet_lite0"), ("decoder", "fcn"), ("pretrained", "no.pth"), ("decoder_channels", 9),
-            ("decoder_options", "{a: 1}"), ("auxiliary", "true"),
+            ("decoder_options", "{a: 1}"), ("auxiliary", "true"), ("boundary_head", "5"),
         )
     ]
     + [
         (["--model.normalise", "imagenet"], "--model.normalise does not apply: it goes with model.factory"),
         (["--model.neck", "none", "--model.neck_options.width", "8"], "width does not apply: model.neck is none"),
         (["--model.neck", "conv", "--model.neck_options.similarity", "one"], "conv does not look at a guide"),
+        (["--model.neck", "carafe", "--model.neck_options.contrast", "true"], "carafe does not look at a guide"),
+        (["--model.neck", "dysample", "--model.neck_options.dilation", "2"], "dysample takes single points"),
         (["--model.neck_options.initial_scale", "2"], "model.neck_options.scale is not learned"),
         (["--model.neck_options.similarity", "one", "--model.neck_options.scale", "2"], "similarity one has no scale"),
     ],

@@ -73,13 +73,31 @@ def test_a_finished_run_is_not_trained_again(compared, capsys):
     assert model.stat().st_mtime_ns == before
 
 
-def test_folders_of_runs_are_trainings_of_one_method(compared, tmp_path):
-    words = ["compare", str(compared / "none"), f"sdn={compared / 'out' / 'runs'}", "--out", str(tmp_path)]
+def test_folders_of_runs_are_trainings_of_one_method_and_are_refined(compared, tmp_path):
+    word, run = "guided:radius=3", str(compared / "none")
+    words = ["compare", run, f"sdn={compared / 'out' / 'runs'}", "--out", str(tmp_path), "--refine", word]
     assert main([*words, "--samples", "100", "--device", "cpu"]) == 0
-    assert json.loads((tmp_path / "compare.json").read_text())["contenders"]["sdn"]["trainings"] == 2
+    contenders = json.loads((tmp_path / "compare.json").read_text())["contenders"]
+    assert contenders["sdn"]["trainings"] == 2
+    assert main(["evaluate", "--run", run, "--refine", word, "--device", "cpu", "--out", str(tmp_path / "o.json")]) == 0
+    found = json.loads((tmp_path / "o.json").read_text())["miou"]
+    assert contenders["none"]["metrics"]["miou"]["trainings"] == [found]
 
 
 def test_runs_need_pictures(compared, scenes, tmp_path, capsys):
     words = ["compare", str(compared / "none"), str(compared / "sdn.yaml"), "--label", str(scenes / "labels" / "val")]
     assert main([*words, "--out", str(tmp_path)]) == 2
     assert "give --data.root" in capsys.readouterr().err
+
+
+def test_a_run_is_measured_refined_as_its_masks_are_predicted(compared, scenes, tmp_path):
+    """Two ways to the same number: evaluate --run --refine, and evaluate of the masks of predict --refine."""
+    run, word, found = str(compared / "none"), "diffusion:steps=40,scale=0.3", []
+    pictures, labels = str(scenes / "images" / "test"), str(scenes / "labels" / "test")
+    assert main(["predict", "--run", run, pictures, "--out", str(tmp_path / "masks"), "--refine", word]) == 0
+    for words in (["--run", run, "--split", "test", "--refine", word], ["--pred", str(tmp_path / "masks")]):
+        label = ["--label", labels] if words[0] == "--pred" else []
+        assert main(["evaluate", *words, *label, "--out", str(tmp_path / "out.json")]) == 0
+        found.append(json.loads((tmp_path / "out.json").read_text()))
+    assert found[0]["miou"] == found[1]["miou"]
+    assert found[0]["source"]["seen"]["refine"] == "diffusion:steps=40,step=0.25,scale=0.3"

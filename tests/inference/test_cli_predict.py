@@ -11,6 +11,7 @@ from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig
 from crispseg.data import ClassSet, default_palette, read_label, write_classes
 from crispseg.inference import predict_logits
+from crispseg.refinement import refine
 from crispseg.runs import load_run, make_model
 
 EMPTY = "expected PNG, JPEG, WEBP, TIFF or BMP, found an empty file"
@@ -69,6 +70,7 @@ def test_a_bad_image_gives_exit_code_1_and_all_others_a_mask(run, photos, tmp_pa
         (["--window", "0", "8"], "--window: expected a whole number of at least 1, found '0'"),
         (["--scales", "1.0", "-1"], "--scales: expected a positive number, found '-1'"),
         (["--device", "abacus"], "--device abacus is not to be had here"),
+        (["--refine", "crf:iteration=2"], "--refine: crf: unknown key 'iteration'; did you mean 'iterations'?"),
     ],
 )
 def test_misuse_is_exit_code_2_and_writes_nothing(run, photos, tmp_path, capsys, words, message):
@@ -76,3 +78,31 @@ def test_misuse_is_exit_code_2_and_writes_nothing(run, photos, tmp_path, capsys,
     assert main(["predict", *run_words, *words, "--out", str(tmp_path / "out"), "--overlay", str(photos)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def noise(model, image, **options):
+    """Logits of no network: each pixel for itself, so that refining them changes labels."""
+    return torch.randn(2, *image.shape[-2:], generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("word", ["guided", "diffusion:steps=3,scale=0.5"])
+def test_masks_are_refined_with_their_own_picture(run, photos, tmp_path, monkeypatch, word):
+    monkeypatch.setattr("crispseg.inference.labels.predict_logits", noise)
+    assert main(["predict", "--run", str(run), str(photos), "--out", str(tmp_path / "out"), "--refine", word]) == 0
+    for name in ("0.png", "1.png"):
+        with Image.open(photos / name) as picture:
+            image = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+        found, logits = read_label(tmp_path / "out" / name, CLASSES), noise(None, image)
+        assert (found == refine(logits, image, word).argmax(0)).all() and (found != logits.argmax(0)).any()
+
+
+def test_a_picture_whose_scores_cannot_be_refined_is_named(run, photos, tmp_path, capsys, monkeypatch):
+    def broken(model, image, **options):
+        return torch.full((2, *image.shape[-2:]), torch.nan)
+
+    monkeypatch.setattr("crispseg.inference.labels.predict_logits", broken)
+    assert main(["predict", "--run", str(run), str(photos), "--out", str(tmp_path / "out"), "--refine", "guided"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        f"crispseg: left out: {photos / '0.png'}: cannot be refined: scores hold values that are not finite"
+    )

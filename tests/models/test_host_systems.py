@@ -284,7 +284,7 @@ def test_what_cannot_be_is_told(arguments, options, message, monkeypatch):
         build_model(*arguments, **{"pretrained": False, **options})
 
 
-@pytest.mark.parametrize("options", [{"class_weights": torch.ones(K)}, {"kind": "ohem"}])
+@pytest.mark.parametrize("options", [{"class_weights": torch.ones(K)}, {"kind": "ohem"}, {"weights": {"dice": 1.0}}])
 def test_a_loss_of_pixels_is_not_left_out_in_silence(options):
     model = build_model("test_resnet", "maskformer", K, pretrained=False, decoder_channels=64)
     images, labels = scenes()

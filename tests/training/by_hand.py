@@ -43,8 +43,8 @@ def train_by_hand(config, pictures):
         images = images.bfloat16() if t.precision == "bf16" else images  # Lightning's autocast begins at the input
         with torch.autocast("cpu", torch.bfloat16, enabled=t.precision == "bf16"):
             logits, others = model(images.contiguous(memory_format=torch.channels_last), aux=True)
-        loss = pixel_loss(logits.float(), target, weights, t.loss)
-        loss = loss + t.aux_weight * sum(pixel_loss(other.float(), target, weights, t.loss) for other in others)
+        loss = total_loss(logits.float(), target, weights, t)
+        loss = loss + t.aux_weight * sum(total_loss(other.float(), target, weights, t) for other in others)
         model.zero_grad()
         loss.backward()
         clip([p for p in model.parameters() if p.grad is not None], t.clip)
@@ -112,6 +112,18 @@ def weights_of_classes(kind, labels):
     f = f / f.sum()
     raw = {"inverse_sqrt": 1 / f.sqrt(), "median_frequency": f.sort().values[(CLASSES - 1) // 2] / f}[kind]
     return raw / raw.mean()
+
+
+def total_loss(logits, target, weights, t):
+    """The sum of the losses, each by its weight; class weights and hard pixels are the cross-entropy's alone."""
+    total = 0.0
+    if "cross_entropy" in t.losses:
+        total = t.losses["cross_entropy"] * pixel_loss(logits, target, weights, t.loss)
+    if "focal" in t.losses:
+        z, labels = logits.permute(0, 2, 3, 1)[target != VOID], target[target != VOID]
+        q = z.softmax(1).gather(1, labels[:, None])
+        total = total + t.losses["focal"] * (-((1 - q) ** 2) * q.log()).mean()
+    return total
 
 
 def pixel_loss(logits, target, weights, kind):

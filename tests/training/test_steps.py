@@ -36,6 +36,8 @@ OPTIONS = {
     "ohem with class weights": {"loss": "ohem", "class_weights": (0.3, 1.0, 3.0)},
     "median_frequency": {"class_weights": "median_frequency"},
     "inverse_sqrt": {"class_weights": "inverse_sqrt"},
+    "losses": {"losses": {"cross_entropy": 0.5, "focal": 4}, "class_weights": (0.3, 1.0, 3.0)},
+    "losses without cross-entropy": {"losses": {"focal": 2.0}},
     "aux_weight": {"aux_weight": 1.5},
     "batch_size": {"batch_size": 3},
     "seed": {"seed": 4},

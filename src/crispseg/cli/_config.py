@@ -91,7 +91,7 @@ def config_of(arguments: argparse.Namespace, tree: dict[str, Any]) -> Config:
 def _merge(tree: dict[str, Any], more: dict[str, Any]) -> None:
     for key, value in more.items():
         mine = tree.get(key)
-        if isinstance(mine, dict) and isinstance(value, dict) and key != "decoder_options":
+        if isinstance(mine, dict) and isinstance(value, dict) and key not in ("decoder_options", "losses"):
             _merge(mine, value)
         else:
             tree[key] = value
@@ -135,4 +135,6 @@ def _numbers(hint: Any) -> int | None:
 def _typed(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
+    if isinstance(value, dict) and value:
+        return f"{{{', '.join(f'{key}: {inside}' for key, inside in value.items())}}}"
     return "" if value == {} else str(value).lower() if isinstance(value, bool) else str(value)

@@ -4,12 +4,13 @@ from typing import Any
 
 from crispseg.cli._parser import Flag, positive, whole
 from crispseg.errors import UsageError, in_a_line
+from crispseg.names import REFINERS
 
 SIDE = whole(1)
 
 
-def prediction_flags(of: frozenset[str] = frozenset()) -> list[Flag]:
-    """How a run looks at an image."""
+def prediction_flags(of: frozenset[str] = frozenset(), refine: frozenset[str] | None = None) -> list[Flag]:
+    """How a run looks at an image. ``refine``: what --refine is about, if it is about more than the others."""
     shared: dict[str, Any] = {"group": "protocol", "of": of}
     return [
         Flag(name="--window", numbers=2, kind=SIDE, metavar="H W", help="slide a window of H×W pixels", **shared),
@@ -24,8 +25,20 @@ def prediction_flags(of: frozenset[str] = frozenset()) -> list[Flag]:
             **shared,
         ),
         Flag(name="--flip", switch=True, default=False, help="average with the mirror image", **shared),
+        refine_flag(of if refine is None else refine),
         Flag(name="--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:1, …", **shared),
     ]
+
+
+def refine_flag(of: frozenset[str] = frozenset()) -> Flag:
+    """What refines class scores before the largest is taken."""
+    return Flag(
+        name="--refine",
+        metavar="NAME[:KEY=VALUE,…]",
+        group="protocol",
+        of=of,
+        help=f"refine the class scores with the image: {', '.join(REFINERS)} (docs/refinement.md)",
+    )
 
 
 def model_flag(of: frozenset[str] = frozenset()) -> Flag:
@@ -34,7 +47,7 @@ def model_flag(of: frozenset[str] = frozenset()) -> Flag:
 
 
 def prediction_of(arguments: Any) -> dict[str, Any]:
-    """The window, stride, scales, flip and device that :func:`prediction_flags` asked for; UsageError if they clash."""
+    """What :func:`prediction_flags` asked for; UsageError if it clashes."""
     window, stride = pair(arguments.window), pair(arguments.stride)
     if stride and (not window or stride[0] > window[0] or stride[1] > window[1]):
         raise UsageError(f"--stride {stride[0]} {stride[1]} needs a --window that is at least as large")
@@ -43,8 +56,21 @@ def prediction_of(arguments: Any) -> dict[str, Any]:
         "stride": stride,
         "scales": tuple(arguments.scales or (1.0,)),
         "flip": arguments.flip,
+        "refiner": refiner_of(arguments),
         "device": _device(arguments.device),
     }
+
+
+def refiner_of(arguments: Any) -> Any:
+    """The refiner that :func:`refine_flag` asked for, or None; UsageError if it is none."""
+    if arguments.refine is None:
+        return None
+    from crispseg.refinement import read_refiner
+
+    try:
+        return read_refiner(arguments.refine)
+    except UsageError as error:
+        raise UsageError(f"--refine: {error}") from error
 
 
 def pair(values: list[int] | None) -> tuple[int, int] | None:

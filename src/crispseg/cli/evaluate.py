@@ -2,6 +2,8 @@
   crispseg evaluate --pred DIR --label DIR
 A trained run on a data set:
   crispseg evaluate --run DIR [--data.root ROOT] [--split test]
+Class scores (K, H, W) in .npy files, refined with their pictures:
+  crispseg evaluate --pred DIR --label DIR --images DIR --refine crf
 
 Prints a table; --out FILE.json has every number, in 0–1; --counts FILE.npz has what crispseg compare needs, and stands
 for the masks there. With --label2 DIR, a second annotator's masks, the human level stands beside the model's.
@@ -13,6 +15,7 @@ from typing import Any
 from crispseg.cli import say
 from crispseg.cli._parser import Flag, path, positive, refuse_idle, whole
 from crispseg.cli._prediction import SIDE, model_flag, pair, prediction_flags, prediction_of
+from crispseg.cli._scores import score_flags, score_maps_of
 from crispseg.errors import UsageError, printable
 from crispseg.progress import track
 
@@ -24,7 +27,11 @@ def flags() -> list[Flag]:
     return [
         Flag(name="--run", group="used first", kind=path, metavar="DIR", help="run folder of a training"),
         Flag(
-            name="--pred", group="used first", kind=path, metavar="DIR", help="instead: folder of predicted masks (PNG)"
+            name="--pred",
+            group="used first",
+            kind=path,
+            metavar="DIR",
+            help="instead: folder of predicted masks (PNG), or scores (.npy, .npz)",
         ),
         Flag(
             name="--label",
@@ -70,6 +77,7 @@ def flags() -> list[Flag]:
             metavar="DIR",
             help="a second annotator's masks: the human level",
         ),
+        *score_flags(MASKS),
         model_flag(RUN),
         Flag(
             name="--label-size",
@@ -82,7 +90,7 @@ def flags() -> list[Flag]:
             shown="each label's own",
         ),
         *settings_flags(),
-        *prediction_flags(RUN),
+        *prediction_flags(RUN, refine=frozenset()),
         Flag(name="--out", group="output", kind=path, metavar="FILE", help="write every number to this JSON file"),
         Flag(name="--counts", group="output", kind=path, metavar="FILE.npz", help="write the counts of every image"),
     ]
@@ -213,6 +221,7 @@ def run(arguments: Any) -> int:
 def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     from crispseg.data import find_samples
     from crispseg.evaluation import run_maps, suite
+    from crispseg.refinement import write_refiner
     from crispseg.runs import load_run
 
     options, settings = prediction_of(arguments), settings_of(arguments)
@@ -227,7 +236,8 @@ def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     size = pair(arguments.label_size)
     maps = run_maps(run, progress(samples, "evaluating"), classes=classes, label_size=size, **options)
     result = suite(maps, classes.names, classes.ignore_index, settings=settings)
-    seen = {key: value for key, value in options.items() if key != "device"}
+    seen = {key: value for key, value in options.items() if key not in ("device", "refiner")}
+    seen["refine"] = None if options["refiner"] is None else write_refiner(options["refiner"])
     source = {
         "title": f"{run.path} on {split}",
         "run": str(run.path),
@@ -246,11 +256,14 @@ def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UsageError("measured against what? give --label DIR")
     folders = [f for f in (arguments.label, arguments.pred, arguments.label2) if f is not None]
     classes = classes_of(*folders, **classes_from(arguments))
-    settings, results = settings_of(arguments), {}
+    settings, seen, scored = settings_of(arguments), {}, score_maps_of(arguments, classes, progress)
+    if scored is not None:
+        seen["masks"] = scored
     for who, folder in (("masks", arguments.pred), ("human", arguments.label2)):
-        if folder is not None:
+        if folder is not None and who not in seen:
             pairs = progress(mask_pairs(folder, arguments.label), "evaluating")
-            maps = mask_maps(pairs, classes, as_annotator=who == "human")
-            results[who] = suite(maps, classes.names, classes.ignore_index, settings=settings)
+            seen[who] = mask_maps(pairs, classes, as_annotator=who == "human")
+    results = {w: suite(maps, classes.names, classes.ignore_index, settings=settings) for w, maps in seen.items()}
     source = {"title": f"{arguments.pred} against {arguments.label}", "pred": str(arguments.pred)}
-    return {**source, "label": str(arguments.label), "label2": str(arguments.label2 or "") or None}, results
+    more = {"label2": str(arguments.label2 or "") or None, "refine": arguments.refine}
+    return {**source, "label": str(arguments.label), **more}, results

@@ -17,6 +17,7 @@ from crispseg.evaluation.contenders import (
 )
 from crispseg.evaluation.counts import read_counts, write_counts
 from crispseg.evaluation.intervals import Estimate, Noise, Side, combine, effective_groups, estimate, holm
+from crispseg.evaluation.scores import holds_scores, read_scores, score_maps
 from crispseg.evaluation.segments import segments
 from crispseg.evaluation.sources import MaskPair, classes_of, mask_maps, mask_pairs, predict_label, run_maps
 from crispseg.evaluation.suite import Evaluation, Settings, suite
@@ -47,6 +48,7 @@ __all__ = [
     "error_kinds",
     "estimate",
     "group_images",
+    "holds_scores",
     "holm",
     "mask_maps",
     "mask_pairs",
@@ -55,7 +57,9 @@ __all__ = [
     "predict_masks",
     "read_contender",
     "read_counts",
+    "read_scores",
     "run_maps",
+    "score_maps",
     "segments",
     "suite",
     "title",

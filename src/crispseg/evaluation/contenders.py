@@ -185,7 +185,7 @@ def predict_masks(
             image = case.picture()
             if image is None:
                 raise UsageError(f"{path} needs pictures to predict: give --data.root ROOT, not --label")
-            label = predict_label(run, image, **options)
+            label = predict_label(run, image, name=case.name, **options)
             write_label(folder / f"{case.name}.png", label, classes)
         folders.append(folder)
     return Contender(contender.name, "masks", tuple(folders))

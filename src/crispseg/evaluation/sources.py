@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from crispseg.data import (
@@ -25,7 +24,7 @@ from crispseg.data.images import open_picture
 from crispseg.data.samples import by_name
 from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
-from crispseg.inference import predict_logits, seen_size
+from crispseg.inference import label_map
 from crispseg.runs import Run
 
 MASKS = frozenset({".png"})
@@ -40,31 +39,32 @@ class MaskPair:
     label: Path
 
 
-def mask_pairs(pred: str | Path, label: str | Path) -> list[MaskPair]:
+def mask_pairs(pred: str | Path, label: str | Path, suffixes: frozenset[str] = MASKS) -> list[MaskPair]:
     """Return the masks below two folders that have the same path without suffix, sorted by name.
 
-    Raises ``UsageError`` if a folder is missing, ``DataError`` if one holds no PNG or a mask has no partner.
+    ``suffixes``: of the predictions. Raises ``UsageError`` if a folder is missing, ``DataError`` if one holds no PNG or
+    a mask has no partner.
     """
     found = []
-    for folder in map(Path, (pred, label)):
+    for folder, known in ((Path(pred), suffixes), (Path(label), MASKS)):
         if not folder.is_dir():
             raise UsageError(
                 f"{folder}: expected a folder of masks, found {'a file' if folder.exists() else 'nothing'}"
             )
-        masks = by_name(folder, lambda name: name, MASKS)
+        masks = by_name(folder, lambda name: name, known)
         if not masks:
             raise DataError(f"{folder}: expected masks as PNG files, found none")
         found.append(masks)
     predictions, labels = found
-    for have, lack, kind, partner, place in (
-        (labels, predictions, "label", "prediction", pred),
-        (predictions, labels, "prediction", "label", label),
+    for have, lack, kind, partner, place, suffix in (
+        (labels, predictions, "label", "prediction", pred, min(suffixes)),
+        (predictions, labels, "prediction", "label", label, ".png"),
     ):
         missing = sorted(have.keys() - lack.keys())
         if missing:
             more = f"; {len(missing)} {kind}s have none" if len(missing) > 1 else ""
             raise DataError(
-                f"{have[missing[0]]}: {kind} without {partner}; expected {Path(place) / missing[0]}.png{more}"
+                f"{have[missing[0]]}: {kind} without {partner}; expected {Path(place) / missing[0]}{suffix}{more}"
             )
     return [MaskPair(name, predictions[name], labels[name]) for name in sorted(labels)]
 
@@ -104,22 +104,21 @@ def run_maps(
     ``classes``: what the data set's labels mean (the same names, but maybe other colours and void); default: the run's.
     ``label_size``: (height, width) to which image (bilinear) and label (nearest) are brought first, for a protocol such
     as camvid-half that is defined at another size than the files have.
-    ``options``: window, stride, scales, flip of :func:`crispseg.inference.predict_logits`. Raises ``DataError`` for a
-    bad file.
+    ``options``: refiner, window, stride, scales, flip of :func:`crispseg.inference.label_map`. Raises ``DataError`` for
+    a bad file.
     """
     model = run.model.to(device)
     for sample in samples:
         image, label = read_pair(sample, classes or run.classes)
         if label_size is not None:
             image, label = resize_image(image, label_size), resize_label(label, label_size)
-        yield sample.name, predict_label(run, image, model=model, device=device, **options), label
+        yield sample.name, predict_label(run, image, model=model, device=device, name=sample.image, **options), label
 
 
 def predict_label(run: Run, image: Tensor, *, model: Any = None, device: Any = "cpu", **options: Any) -> Tensor:
     """Return the label map uint8 (H, W) that a run predicts for an image uint8 (3, H, W), seen as it was trained."""
-    size = seen_size((image.shape[-2], image.shape[-1]), run.config.data.size)
-    logits = predict_logits(model or run.model.to(device), image.to(device) / 255, size=size, **options)
-    return logits.argmax(0).to("cpu", torch.uint8)
+    network = model or run.model.to(device)
+    return label_map(network, image, size=run.config.data.size, device=device, **options)
 
 
 def classes_of(

@@ -1,8 +1,19 @@
-"""Inference: from a model and an image to logits, and from files to masks."""
+"""Inference: from a model and an image to logits and labels, and from files to masks."""
 
 from crispseg.inference.inputs import Input, expand
+from crispseg.inference.labels import label_map, seen_size
 from crispseg.inference.logits import predict_logits, windows
-from crispseg.inference.masks import Outcome, predict_files, seen_size
+from crispseg.inference.masks import Outcome, predict_files
 from crispseg.inference.overlay import overlay
 
-__all__ = ["Input", "Outcome", "expand", "overlay", "predict_files", "predict_logits", "seen_size", "windows"]
+__all__ = [
+    "Input",
+    "Outcome",
+    "expand",
+    "label_map",
+    "overlay",
+    "predict_files",
+    "predict_logits",
+    "seen_size",
+    "windows",
+]

@@ -1,11 +1,10 @@
 """``predict_files``: a mask for every picture, and one bad picture stops nothing.
 
-Not here: which pictures are meant (``inputs``), what the network says of one (``logits``), and which files may be
-replaced (``record``).
+Not here: which pictures are meant (``inputs``), what the network says of one (``logits``, ``labels``),
+and which files may be replaced (``record``).
 """
 
 import errno
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -21,7 +20,8 @@ from crispseg.errors import DataError, is_memory
 from crispseg.files import write_bytes
 from crispseg.inference import record
 from crispseg.inference.inputs import Input, expand
-from crispseg.inference.logits import Size, predict_logits
+from crispseg.inference.labels import label_map
+from crispseg.inference.logits import Size
 from crispseg.inference.overlay import overlay as draw_overlay
 
 JPEG_SIDE = 65500  # pixels; the format has no more
@@ -69,11 +69,11 @@ def predict_files(
     track
         Wraps the pictures as they are worked through, for a progress bar.
     options
-        ``window``, ``stride``, ``scales`` and ``flip`` of :func:`predict_logits`.
+        ``refiner`` of :func:`label_map`; ``window``, ``stride``, ``scales`` and ``flip`` of :func:`predict_logits`.
 
-    A picture that cannot be read, is too large for the device's memory, or has too long a name, is left out and told of
-    in the outcome. Raises ``UsageError``, before anything is written, if a mask would replace an input, a file that no
-    prediction wrote (whatever ``overwrite`` says), or one that ``source`` did not write for this picture.
+    A picture that cannot be read or refined, is too large for the device's memory, or has too long a name, is left out
+    and told of in the outcome. Raises ``UsageError``, before anything is written, if a mask would replace an input, a
+    file that no prediction wrote (whatever ``overwrite`` says), or one that ``source`` did not write for this picture.
     """
     out = Path(out)
     pictures = expand(inputs)
@@ -84,7 +84,7 @@ def predict_files(
     for picture in track(pictures):
         try:
             image = read_image(picture.path)
-            label = _predict(model, image, size, device, options)
+            label = label_map(model, image, size=size, device=device, name=picture.path, **options)
             target = out / record.mask(picture)
             write_bytes(target, encode_label(label, classes))
             outcome.written.append(target)
@@ -103,24 +103,6 @@ def predict_files(
                 raise
             outcome.failed.append(DataError(f"{picture.path}: its name is too long for a mask's; rename the picture"))
     return outcome
-
-
-def seen_size(own: Size, trained: Size | None) -> Size | None:
-    """The size at which a model trained on pictures of one size should see another: as many pixels, own proportions.
-
-    >>> seen_size((360, 480), (180, 240)), seen_size((480, 360), (180, 240)), seen_size((5, 5), None)
-    ((180, 240), (240, 180), None)
-    """
-    if trained is None:
-        return None
-    factor = math.sqrt(trained[0] * trained[1] / (own[0] * own[1]))
-    return max(1, round(own[0] * factor)), max(1, round(own[1] * factor))
-
-
-def _predict(model: nn.Module, image: Tensor, size: Size | None, device: Any, options: dict[str, Any]) -> Tensor:
-    own = (image.shape[-2], image.shape[-1])
-    logits = predict_logits(model, (image.to(device) / 255), size=seen_size(own, size), **options)
-    return logits.argmax(0).to("cpu", torch.uint8)
 
 
 def _overlay(picture: Input, image: Tensor, label: Tensor, classes: ClassSet) -> bytes:

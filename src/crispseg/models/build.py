@@ -72,6 +72,7 @@ def build_model(
     decoder_channels: int | None = None,
     decoder_options: Mapping[str, Any] | None = None,
     auxiliary: bool = False,
+    boundary_head: float = 0.0,
     neck_options: Mapping[str, Any] | None = None,
 ) -> SegmentationModel:
     """Build a segmenter with or without the Semantic Diffusion Network.
@@ -100,6 +101,8 @@ def build_model(
         More of the decoder's own arguments; for a host of transformers, fields of its configuration.
     auxiliary
         Add a head on an encoder map, supervised in training only.
+    boundary_head
+        Weight of the loss of a head of semantic boundaries on the encoder's maps (SBCB), in training only; 0: no head.
     neck_options
         ``width`` and the options of :func:`crispseg.attach`.
 
@@ -131,10 +134,15 @@ def build_model(
     plain = system.decoder(backbone.channels, num_classes, **more)
     if auxiliary and not plain.takes_auxiliary:
         raise UsageError(f"auxiliary: decoder {decoder!r} has a loss of its own, without a place for a further head")
+    if boundary_head and not plain.takes_boundaries:
+        raise UsageError(f"boundary_head: decoder {decoder!r} has a head of boundaries of its own")
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     model = SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
-    # The neck is made last, so that the same seed gives the same weights to everything else.
-    return with_neck(model, neck, place, neck_options)
+    # The neck is made last but for what only trains, so that the same seed gives the same weights to everything else.
+    model = with_neck(model, neck, place, neck_options)
+    if boundary_head:
+        model.add_boundaries(num_classes, boundary_head)
+    return model
 
 
 def with_neck(

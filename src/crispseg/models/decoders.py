@@ -30,11 +30,13 @@ class Decoder(nn.Module):
     """What the trainer asks of every decoder.
 
     ``align_corners``: how its logits are brought to the image, which is a part of a published network.
-    ``takes_auxiliary``: its loss has a place for a further head's logit map.
+    ``takes_auxiliary``: its loss has a place for a further head's logit map. ``takes_boundaries``: a head of semantic
+    boundaries may be beside it.
     """
 
     align_corners = False
     takes_auxiliary = True
+    takes_boundaries = True
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Return logits (B, K, H, W) on the grid of one of the maps."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.models.decoders import Criterion, Decoder
+from crispseg.models.semantic_boundaries import SemanticBoundaryHead, WithBoundaries, boundary_loss
 
 
 class SegmentationNetwork(nn.Module):
@@ -51,6 +52,8 @@ class SegmentationModel(SegmentationNetwork):
     auxiliary
         An optional head on one of the encoder's maps, ``auxiliary(maps) -> logits``, used in training only.
 
+    ``boundaries``, if :meth:`add_boundaries` made it, is a head of semantic boundaries, used in training only.
+
     Its ``answer`` passes the logits on, at the image's size. What is attached at the head adds to them there, and the
     logits without are then supervised too.
 
@@ -74,8 +77,15 @@ class SegmentationModel(SegmentationNetwork):
         self.stride = getattr(facts, "multiple", max(facts.strides))
         self.corner = int(getattr(facts, "aligned", False))
         self.answer = nn.Identity()
+        self.boundaries: SemanticBoundaryHead | None = None
+        self.boundary_weight = 0.0
         self.register_buffer("mean", torch.tensor(facts.mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(facts.std).view(1, -1, 1, 1), persistent=False)
+
+    def add_boundaries(self, num_classes: int, weight: float) -> None:
+        """Add a head of semantic boundaries on the encoder's maps (SBCB), whose loss is added ``weight`` times."""
+        channels: Any = self.encoder.channels
+        self.boundaries, self.boundary_weight = SemanticBoundaryHead(channels, num_classes), weight
 
     @overload
     def forward(self, images: Tensor, aux: Literal[False] = False) -> Tensor: ...
@@ -108,11 +118,17 @@ class SegmentationModel(SegmentationNetwork):
             others = [self._upsampled(other, x)[..., :height, :width] for other in [*others, *more]]
             if logits is not first:
                 others.append(first[..., :height, :width])
+        if self.boundaries is not None:
+            fused, last = self.boundaries(maps, (x.shape[-2], x.shape[-1]))
+            others = WithBoundaries(others, fused[..., :height, :width], last[..., :height, :width])
         return logits[..., :height, :width], others
 
     def loss(self, logits: Tensor, others: Any, target: Tensor, criterion: Criterion) -> Tensor:
-        """Return the decoder's training loss of what ``forward(images, aux=True)`` returned, target (B, H, W)."""
-        return self.decoder.loss(logits, others, target, criterion)
+        """Return the decoder's training loss of what ``forward(images, aux=True)`` returned, and that of boundaries."""
+        if not isinstance(others, WithBoundaries):
+            return self.decoder.loss(logits, others, target, criterion)
+        both = sum(boundary_loss(z, target, criterion.ignore_index) for z in (others.fused, others.last))
+        return self.decoder.loss(logits, others.others, target, criterion) + self.boundary_weight * both
 
     def _upsampled(self, logits: Tensor, padded: Tensor) -> Tensor:
         corners = self.decoder.align_corners

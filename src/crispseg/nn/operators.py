@@ -9,6 +9,8 @@ and S ≡ 1 (``central``) stand two that tell why a difference helps:
     held        y = conv(zero-pad(u), W′),        W′ = W but W′_0 = W_0 − Σ_q W_q, in every forward
     central     y = conv(replicate-pad(u), W′)
 
+Beside them stand rivals that are no difference at all, learned upsampling (``resampling``): ``dysample``, ``carafe``.
+
 One set of options serves all of them: a control does not look at those that its operator has no use for. All names and
 values are checked all the same.
 
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from crispseg.errors import nearest
 from crispseg.nn.diffusion import DiffusionSteps
 from crispseg.nn.options import OPTIONS, check_names, check_values
+from crispseg.nn.resampling import carafe, dysample
 from crispseg.nn.sdc import SemanticDifferenceConv2d
 from crispseg.ops.semantic_difference.convolution import zero_sum
 
@@ -92,6 +95,8 @@ OPERATORS: dict[str, Callable[..., nn.Module]] = {
     "diffusion": diffusion,
     "diffusion-1": partial(diffusion, steps=1),
     "diffusion-16": partial(diffusion, steps=16),
+    "dysample": dysample,
+    "carafe": carafe,
 }
 _MORE = {"diffusion": ("steps", "step"), "diffusion-1": ("step",), "diffusion-16": ("step",)}
 NEEDS_GUIDE: frozenset[str] = frozenset({"sdn", "diffusion", "diffusion-1", "diffusion-16"})

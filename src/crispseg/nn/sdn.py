@@ -31,6 +31,7 @@ class SemanticDiffusion(nn.Module):
     operator
         ``"sdn"``, or a control in its place: ``"conv"`` (plain convolution), ``"zero-start"`` (its kernels start at
         zero sum), ``"held"`` (they are held to it), ``"central"`` (S ≡ 1), ``"diffusion"`` (the iterative solver).
+        Or a rival: ``"dysample"``, ``"carafe"`` (learned upsampling).
     width
         N, the most channels that the operator works in; None: C. Weights then grow as C·N + N², not as C².
     norm

@@ -95,6 +95,7 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
         ignore_index=train_set.classes.ignore_index,
         class_weights=None if weights is None else fabric.to_device(weights),
         aux_weight=t.aux_weight,
+        weights=cast(Any, t.losses),
     )
 
     state: checkpoint.State = {"step": 0, "best": -1.0, "best_step": 0, "seconds": 0.0, "log": [], "val": {}}

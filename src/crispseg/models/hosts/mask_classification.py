@@ -53,10 +53,12 @@ class MaskDecoder(HostDecoder):
         return label_logits(classes, masks.sigmoid()), layers
 
     def loss(self, logits: Tensor, others: tuple[Layer, ...], target: Tensor, criterion: Criterion) -> Tensor:
-        if getattr(criterion, "class_weights", None) is not None or getattr(criterion, "kind", "") == "ohem":
+        others_asked = set(getattr(criterion, "weights", ())) - {"cross_entropy"}
+        weighted = getattr(criterion, "class_weights", None) is not None
+        if weighted or others_asked or getattr(criterion, "kind", "") == "ohem":
             raise UsageError(
                 f"decoder {self.name!r} trains with the loss of masks: training.loss must be cross_entropy and "
-                "training.class_weights none"
+                "training.class_weights none, and training.losses cross_entropy alone"
             )
         height, width = (STRIDE * n for n in others[0][1].shape[-2:])
         beside = (0, width - target.shape[-1], 0, height - target.shape[-2])  # as the image was padded

@@ -44,6 +44,7 @@ class PIDNetDecoder(FusedDecoder):
     (torch.Size([1, 19, 8, 16]), [(1, 19, 8, 16), (1, 1, 8, 16)])
     """
 
+    takes_boundaries = False  # it has its own, and its last map is not the deepest
     align_corners = True  # the authors' upsampling, in training and in evaluation
 
     def __init__(

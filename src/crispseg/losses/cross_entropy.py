@@ -1,14 +1,15 @@
-"""Losses of logits (B, K, H, W) against label maps (B, H, W). Void pixels count nowhere.
+"""Cross-entropy, plain and of the hard pixels alone, and the weights of classes in it.
 
-Not here: which loss a run uses (``crispseg.config``), how a system combines its heads (``crispseg.models.decoders``).
+Not here: the other losses, and what a run is given (``criterion``).
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from crispseg.losses.batch import prepare
 
 
 def cross_entropy(
@@ -56,23 +57,6 @@ def ohem_cross_entropy(
     return loss[hard].sum() / weight[hard].sum().clamp(min=torch.finfo(weight.dtype).tiny)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Criterion:
-    """The loss that a run gives to its network: ``criterion(logits, target)``, and the weight of auxiliary heads.
-
-    kind: ``"cross_entropy"`` or ``"ohem"``; class_weights: (K,) on the logits' device, or None.
-    """
-
-    kind: Literal["cross_entropy", "ohem"] = "cross_entropy"
-    ignore_index: int = 255
-    class_weights: Tensor | None = None
-    aux_weight: float = 0.4
-
-    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
-        function = ohem_cross_entropy if self.kind == "ohem" else cross_entropy
-        return function(logits, target, ignore_index=self.ignore_index, class_weights=self.class_weights)
-
-
 def class_weights(counts: Tensor, kind: Literal["median_frequency", "inverse_sqrt"]) -> Tensor:
     """Weights (K,) from pixel counts (K,), with mean 1 over the classes that occur; a class that does not has weight 1.
 
@@ -90,12 +74,10 @@ def class_weights(counts: Tensor, kind: Literal["median_frequency", "inverse_sqr
 def _per_pixel(
     logits: Tensor, target: Tensor, ignore_index: int, class_weights: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    if logits.ndim != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
-        raise ValueError(f"logits (B, K, H, W) and target (B, H, W) expected, found {logits.shape} and {target.shape}")
-    logits, target = logits.float(), target.long()
-    loss = F.cross_entropy(logits, target, weight=class_weights, ignore_index=ignore_index, reduction="none")
-    valid = target != ignore_index
+    z, _, valid = prepare(logits, target, ignore_index)
+    given, target = None if class_weights is None else class_weights.to(z.dtype), target.long()
+    loss = F.cross_entropy(z, target, weight=given, ignore_index=ignore_index, reduction="none")
     weight = valid.to(loss.dtype)
-    if class_weights is not None:
-        weight = weight * class_weights[torch.where(valid, target, 0)]
+    if given is not None:
+        weight = weight * given[torch.where(valid, target, 0)]
     return loss, weight

@@ -1,0 +1,69 @@
+"""``Criterion``: the weighted sum of losses that a run gives to its network; the table of losses by name.
+
+Not here: the losses.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial, reduce
+from operator import add
+from typing import Literal
+
+from torch import Tensor
+
+from crispseg.losses.active_boundary import active_boundary
+from crispseg.losses.boundary import boundary
+from crispseg.losses.boundary_dou import boundary_dou
+from crispseg.losses.boundary_weighted import boundary_weighted
+from crispseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
+from crispseg.losses.dice import dice
+from crispseg.losses.focal import focal
+from crispseg.losses.lovasz import lovasz
+from crispseg.losses.rmi import rmi
+from crispseg.losses.skeleton_recall import skeleton_recall
+from crispseg.names import LossName
+
+LOSSES: dict[LossName, Callable[..., Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "boundary_weighted": boundary_weighted,
+    "boundary": boundary,
+    "active_boundary": active_boundary,
+    "boundary_dou": boundary_dou,
+    "rmi": rmi,
+    "lovasz": lovasz,
+    "dice": dice,
+    "focal": focal,
+    "skeleton_recall": skeleton_recall,
+}
+"""Each takes logits (B, K, H, W), target (B, H, W) and ``ignore_index``, and returns a scalar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """The loss that a run gives to its network: ``criterion(logits, target)``, and the weight of auxiliary heads.
+
+        L = Σ_name weights[name] · LOSSES[name](logits, target)
+
+    kind: the form of the cross-entropy in it, ``"cross_entropy"`` or ``"ohem"``; class_weights: of the cross-entropy,
+    (K,) on the logits' device, or None. A loss of weight 0 is not computed.
+    """
+
+    kind: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    ignore_index: int = 255
+    class_weights: Tensor | None = None
+    aux_weight: float = 0.4
+    weights: Mapping[LossName, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        terms = [
+            weight * self._loss(name)(logits, target, ignore_index=self.ignore_index)
+            for name, weight in self.weights.items()
+            if weight
+        ]
+        return reduce(add, terms)
+
+    def _loss(self, name: LossName) -> Callable[..., Tensor]:
+        if name != "cross_entropy":
+            return LOSSES[name]
+        function = ohem_cross_entropy if self.kind == "ohem" else cross_entropy
+        return partial(function, class_weights=self.class_weights)
