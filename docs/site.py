@@ -93,8 +93,13 @@ def house() -> str:
             place = SOURCE / room
             files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
             rows = [(file.relative_to(SOURCE), first_line(file)) for file in files]
-            lines[-1] += "".join(f"\n| `{path}` | {said.replace('|', '¦')} |" for path, said in rows)
+            lines[-1] += "".join(f"\n| `{path}` | {escaped(said)} |" for path, said in rows)
     return "\n\n".join(lines)
+
+
+def escaped(text: str) -> str:
+    """Text for a cell of a table: no column ends, no links."""
+    return text.replace("|", "¦").replace("[", "\\[")
 
 
 def first_line(file: Path) -> str:

@@ -27,6 +27,10 @@ class Item(TypedDict):
 class SegmentationDataset(Dataset[Item]):
     """Images with their labels, transformed together.
 
+    ``dataset[index, seed]`` is the same item in every process, run and order, and leaves torch's generators as they
+    were. ``dataset[index]`` with a transform draws its seed from torch's generator, so a plain ``DataLoader`` sees each
+    image anew in every epoch, and the same again after ``torch.manual_seed`` with as many workers.
+
     Parameters
     ----------
     samples, classes
@@ -38,12 +42,12 @@ class SegmentationDataset(Dataset[Item]):
     cache_bytes
         Keep loaded samples in memory, as uint8 at ``size``, until this many bytes are used; in each worker process.
 
-    ``dataset[index, seed]`` is the same item in every process, run and order, and leaves torch's generators as they
-    were. ``dataset[index]`` with a transform draws its seed from torch's generator, so a plain ``DataLoader`` sees each
-    image anew in every epoch, and the same again after ``torch.manual_seed`` with as many workers.
-
-    Raises ``DataError``, naming the files, if one is bad or image and label differ in size; ``ValueError`` for a
-    sample without label.
+    Raises
+    ------
+    DataError
+        A file is bad, or image and label differ in size; the files are named.
+    ValueError
+        A sample has no label.
     """
 
     def __init__(

@@ -71,9 +71,16 @@ def predict_files(
     options
         ``refiner`` of :func:`label_map`; ``window``, ``stride``, ``scales`` and ``flip`` of :func:`predict_logits`.
 
-    A picture that cannot be read or refined, is too large for the device's memory, or has too long a name, is left out
-    and told of in the outcome. Raises ``UsageError``, before anything is written, if a mask would replace an input, a
-    file that no prediction wrote (whatever ``overwrite`` says), or one that ``source`` did not write for this picture.
+    Returns
+    -------
+    What was written, and what was left out: a picture that cannot be read or refined, is too large for the device's
+    memory, or has too long a name.
+
+    Raises
+    ------
+    UsageError
+        Before anything is written: a mask would replace an input, a file that no prediction wrote (whatever
+        ``overwrite`` says), or one that ``source`` did not write for this picture.
     """
     out = Path(out)
     pictures = expand(inputs)

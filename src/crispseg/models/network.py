@@ -39,6 +39,11 @@ class SegmentationNetwork(nn.Module):
 class SegmentationModel(SegmentationNetwork):
     """Encoder, neck and decoder as one network from RGB images to logits at the image's own size.
 
+    ``boundaries``, if :meth:`add_boundaries` made it, is a head of semantic boundaries, used in training only.
+
+    Its ``answer`` passes the logits on, at the image's size. What is attached at the head adds to them there, and the
+    logits without are then supervised too.
+
     Parameters
     ----------
     encoder
@@ -51,11 +56,6 @@ class SegmentationModel(SegmentationNetwork):
         List to logits; :class:`crispseg.models.decoders.Decoder`.
     auxiliary
         An optional head on one of the encoder's maps, ``auxiliary(maps) -> logits``, used in training only.
-
-    ``boundaries``, if :meth:`add_boundaries` made it, is a head of semantic boundaries, used in training only.
-
-    Its ``answer`` passes the logits on, at the image's size. What is attached at the head adds to them there, and the
-    logits without are then supervised too.
 
     Examples
     --------

@@ -48,10 +48,17 @@ class KMaXDecoder(Decoder):
     num_queries
         N; None: as many as ``channels``, which are the paper's 128 for COCO and ADE20K. Cityscapes: 256.
 
-    Raises ValueError if there are not four maps or ``channels`` is no multiple of 8.
+    Raises
+    ------
+    ValueError
+        There are not four maps, or ``channels`` is no multiple of 8.
 
-    Source: Yu, Wang, Qiao, Collins, Zhu, Adam, Yuille, Chen: k-means Mask Transformer, ECCV 2022.
+    References
+    ----------
+    Yu, Wang, Qiao, Collins, Zhu, Adam, Yuille, Chen: k-means Mask Transformer, ECCV 2022.
 
+    Examples
+    --------
     >>> decoder = KMaXDecoder([8, 16, 24, 32], 5, channels=16).eval()
     >>> maps = [torch.rand(1, c, 2**n + 1, 2**n + 1) for c, n in [(8, 4), (16, 3), (24, 2), (32, 1)]]
     >>> decoder(maps).shape
