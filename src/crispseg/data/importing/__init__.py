@@ -31,7 +31,7 @@ from crispseg.files import write_json
 
 Track = Callable[[Iterable[Any], int], Iterable[Any]]
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
-_FOLDERS = frozenset({"images", "image", "img", "imgs", "jpegimages", "data"})
+_FOLDERS = frozenset({"images", "image", "img", "imgs", "jpegimages", "data", "labels", "masks"})
 
 
 @dataclass(frozen=True)
@@ -150,15 +150,19 @@ def _write(
     if not entries:
         first = f"; the first: {': '.join(read.dropped.entries[0])}" if read.dropped.entries else ""
         raise DataError(f"{root}: no picture of this {read.format} data set is left to write{first}")
-    splits, words = chosen({name: entry.split for name, entry in entries.items()}, shares, group, seed)
+    splits, words = chosen({key: entry.split for key, (_, entry) in entries.items()}, shares, group, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix=".crispseg-import-", dir=out.parent) as folder:
         made = Path(folder, "set")
-        for name, entry in track(entries.items(), len(entries)):
+        taken: set[tuple[str, str]] = set()
+        for key, (short, entry) in track(entries.items(), len(entries)):
+            split = splits[key]
+            name = key if (split, short) in taken else short
+            taken.add((split, name))
             try:
-                _write_entry(made, name, entry, splits[name], read, classes, values, link)
-                counts[splits[name]] += 1
+                _write_entry(made, name, entry, split, read, classes, values, link)
+                counts[split] += 1
             except DataError as error:
                 read.dropped.add(entry.image, str(error).replace(folder, ""))
         if not counts:
@@ -200,19 +204,20 @@ def _classes(read: Source) -> tuple[ClassSet, dict[str, int]]:
     return ClassSet(tuple(names), tuple(palette)), values
 
 
-def _named(read: Source, root: Path) -> dict[str, Entry]:
-    """The entries under the names that they get: their path, without folders that only say split or pictures."""
-    found: dict[str, Entry] = {}
+def _named(read: Source, root: Path) -> dict[str, tuple[str, Entry]]:
+    """The entries with the names that they get: their path, without folders that only say split or pictures.
+
+    The key is that name or, where another picture has it, a longer one.
+    """
+    found: dict[str, tuple[str, Entry]] = {}
     for entry in sorted(read.entries, key=lambda entry: str(entry.image)):
         inside = entry.image.relative_to(root) if entry.image.is_relative_to(root) else Path(entry.image.name)
         parents = [part for part in inside.parts[:-1] if part.lower() not in _FOLDERS and not _says_split(part)]
         name = Path(*parents, inside.stem).as_posix()
-        if name in found:
-            name = "_".join([*inside.parts[:-1], inside.name.replace(".", "_")])
-        if name in found:
+        if name in found and entry.image == found[name][1].image:
             read.dropped.add(entry.image, "it is annotated twice; the first counts")
             continue
-        found[name] = entry
+        found[name if name not in found else "_".join([name, *inside.parts[:-1], inside.suffix[1:]])] = name, entry
     return found
 
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from crispseg.data.importing.files import Tree
-from crispseg.data.importing.formats import coco, labelme
+from crispseg.data.importing.formats import coco, cvat, labelme, masks, supervisely, yolo
 from crispseg.data.importing.records import Source
 
 
@@ -23,6 +22,10 @@ READERS: dict[str, Reader] = {
     "coco": Reader("COCO", coco.recognise, coco.read),
     "coco_panoptic": Reader("COCO panoptic", coco.recognise_panoptic, coco.read_panoptic),
     "labelme": Reader("Labelme", labelme.recognise, labelme.read),
+    "cvat": Reader("CVAT", cvat.recognise, cvat.read),
+    "supervisely": Reader("Supervisely", supervisely.recognise, supervisely.read),
+    "yolo": Reader("YOLO polygons", yolo.recognise, yolo.read),
+    "masks": Reader("pictures with masks", masks.recognise, masks.read, takes_table=True),
 }
 
 
@@ -32,6 +35,3 @@ def recognise(tree: Tree) -> tuple[str, str] | None:
         if sign := reader.recognise(tree):
             return name, sign
     return None
-
-
-__all__: list[Any] = ["READERS", "Reader", "recognise"]

@@ -67,7 +67,8 @@ def _read(tree: Tree, files: list[Path], entries: Callable[..., Any], *, ground:
         content = read_json(path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
             contents.append((path, content))
-    dropped, categories = Dropped(), {}
+    dropped = Dropped()
+    categories: dict[int, dict[str, Any]] = {}
     for path, content in contents:
         for category in _dicts(content, "categories", path, dropped):
             if not isinstance(category.get("name"), str) or not isinstance(category.get("id"), int):
