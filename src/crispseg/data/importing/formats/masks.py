@@ -167,6 +167,12 @@ def _nearest(value: int, known: npt.NDArray[np.int64]) -> int:
     return int(known[((apart(known) - apart(np.array(value))) ** 2).sum(-1).argmin()])
 
 
+def exchanged(root: Path) -> bool:
+    """Whether a folder's images look like masks, and its labels like photos."""
+    pairs, _ = _pairs(Tree(root, most=5000))
+    return bool(pairs) and _exchanged(pairs)
+
+
 def _exchanged(pairs: list[tuple[Path, Path]]) -> bool:
     """Whether the pictures look like masks, and the masks like photos: by the number of their colours."""
     some = pairs[:: max(1, len(pairs) // 5)][:5]
