@@ -1,4 +1,4 @@
-"""What is wrong with a data set is told by ``crispseg train`` before anything is written, with the command that mends it."""
+"""What is wrong with a data set is told by ``crispseg train`` before anything is written, with what mends it."""
 
 import re
 import shlex

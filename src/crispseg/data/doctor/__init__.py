@@ -50,7 +50,6 @@ MENDED = frozenset(
         "label_format",
         "unpaired",
         "exchanged",
-        "ids_from_1",
     }
 )
 
@@ -140,7 +139,8 @@ def quick(root: str | Path, layout: str, splits: Sequence[str], *, seconds: floa
     What a few files cannot say, such as copies or rare classes, is left to :func:`examine`. Raises ``DataError`` as
     ``find_samples`` does.
     """
-    root, chosen = Path(root), choose_layout(root, layout)
+    root = Path(root)
+    choose_layout(root, layout)
     if layout == "folder" and any((root / "images").glob("*")) and exchanged(root):
         return [_exchanged(root)]
     findings: list[Finding] = []

@@ -11,7 +11,7 @@ _MOST_FILES = 5000
 
 
 def advice(root: str | Path) -> str:
-    """Return "; it looks like …: crispseg import ROOT OUT" for a folder in the format of a tool, else an empty string."""
+    """Return "; it looks like …" with the command that imports ``root``; an empty string if no format is recognised."""
     try:
         found = recognise(Tree(Path(root), most=_MOST_FILES))
     except (DataError, OSError):

@@ -199,7 +199,8 @@ def _meaning(tree: Tree, masks: list[Path], table: Table | None, names: Sequence
             of = {_code(colour): order[name] for name, colour in table.colours.items() if colour is not None}
             return _Meaning({_code(_VOC_VOID): 255} | of, by_colour=True)
         if not coloured and table.values:
-            if set(seen) == {0, 255} and len(order) == 2:
+            if set(seen) == {0, 255} and len(order) > 1:
+                source.notes.append(f"the masks hold 0 and 255 only; 255 was read as {list(order)[1]!r}")
                 return _Meaning({0: 0, 255: 1}, near=True)
             return _Meaning({255: 255} | {value: order[name] for value, name in table.values.items()})
     if coloured:
