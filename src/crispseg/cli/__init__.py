@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "measure a trained run at the boundary",
     "compare": "say whether one model is better than another, and how sure that is",
     "predict": "write masks for images",
+    "import": "bring COCO, Labelme, CVAT, YOLO, … into the folders that crispseg reads",
     "doctor": "say what is wrong with a data set before training",
     "diffuse": "see an image diffuse: the classical kinds and the semantic one",
     "demo": "see the whole thing on generated scenes",
@@ -77,7 +78,7 @@ def _dispatch(words: list[str], *, own: bool = False) -> int:
 
     module = importlib.import_module(f"crispseg.cli.{name}")
     arguments = Parser(name, module.__doc__, module.flags()).read(rest)
-    if own and name != "doctor":
+    if own and name not in ("doctor", "import"):
         machine.start()
     return int(module.run(arguments))
 

@@ -8,13 +8,15 @@ with it. Every key of a config file is a flag. runs/mine will hold model.safeten
 tensorboard/ (tensorboard --logdir runs); then: crispseg evaluate --run runs/mine.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from crispseg.cli import say
 from crispseg.cli._config import config_flags, config_of, tree_of
 from crispseg.cli._parser import Flag, path
-from crispseg.errors import UsageError
+from crispseg.config import Config
+from crispseg.errors import DataError, UsageError, printable
 
 FIRST = (
     "data.root",
@@ -68,6 +70,8 @@ def run(arguments: Any) -> int:
         raise UsageError(f"{files[-1]} trains a network made by Python code; to run it: --model.factory {factory}")
     from crispseg.training import train
 
+    if arguments.resume is None:
+        look_at(config)
     metrics = train(config, out, resume=arguments.resume is not None)
     steps, best = metrics["steps"], metrics["val"]["miou"]
     say(
@@ -75,6 +79,20 @@ def run(arguments: Any) -> int:
         f"best val mIoU {best:.3f}, reached at step {metrics['best_step']}"
     )
     return 0
+
+
+def look_at(config: Config) -> None:
+    """Look at a part of the data before anything is written: an error ends it here, a warning is told."""
+    from crispseg.data.doctor import quick
+
+    data = config.data
+    findings = quick(data.root, data.layout, (data.train_split, data.val_split))
+    errors = [finding.message for finding in findings if finding.severity == "error"]
+    if errors:
+        more = f" ({len(errors) - 1} more: crispseg doctor {data.root})" if len(errors) > 1 else ""
+        raise DataError(f"{data.root}: {errors[0]}{more}")
+    for finding in findings:
+        print(printable(f"crispseg: warning: {finding.message}"), file=sys.stderr)
 
 
 def _resumed(arguments: Any) -> Path | None:

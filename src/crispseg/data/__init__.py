@@ -3,6 +3,7 @@
 from crispseg.data.classes import ClassSet, default_palette, read_classes, write_classes
 from crispseg.data.dataset import Item, SegmentationDataset, read_pair
 from crispseg.data.images import image_size, read_image
+from crispseg.data.importing import Report, import_data
 from crispseg.data.labels import convert_colours, encode_label, full_palette, read_label, write_label
 from crispseg.data.layouts import LAYOUTS, find_samples
 from crispseg.data.samples import Sample
@@ -13,6 +14,7 @@ __all__ = [
     "ClassSet",
     "Item",
     "RandomScaledCrop",
+    "Report",
     "Sample",
     "SegmentationDataset",
     "convert_colours",
@@ -21,6 +23,7 @@ __all__ = [
     "find_samples",
     "full_palette",
     "image_size",
+    "import_data",
     "read_classes",
     "read_image",
     "read_label",

@@ -4,6 +4,7 @@ Nothing is opened here. Not here: the folders of each data set (``layouts``).
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,9 @@ def without_partner(split: Split) -> list[str]:
 
 def _expected(pattern: str, name: str, kind: str) -> str:
     expected = Path(pattern.replace("{}", name))
-    same_stem = sorted(p.name for p in expected.parent.glob("*") if p.stem == expected.stem)
+    like = re.compile(re.escape(expected.stem) + r"([-_.](masks?|labels?|seg|gt))?")
+    same_stem = sorted(p.name for p in expected.parent.glob("*") if like.fullmatch(p.stem))
     found = f", found {same_stem[0]}, which is not read as {kind}" if same_stem else ""
+    if kind == "label" and same_stem and same_stem[0].lower().endswith((".jpg", ".jpeg")):
+        found += "; a label is a PNG, since JPEG invents values at every border"
     return f"expected {expected}{found}"

@@ -8,19 +8,30 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from crispseg.data.classes import ClassSet
 from crispseg.data.doctor.duplicates import duplicates
 from crispseg.data.doctor.facts import ImageFacts, LabelFacts, class_of, image_facts, label_facts
-from crispseg.data.doctor.findings import Finding, SplitFacts, about_classes, about_files, about_values, pixels_of
-from crispseg.data.layouts import Layout, choose_layout, guess_layout
+from crispseg.data.doctor.findings import (
+    Finding,
+    SplitFacts,
+    about_classes,
+    about_files,
+    about_learning,
+    about_values,
+    pixels_of,
+)
+from crispseg.data.importing.advice import advice, command
+from crispseg.data.importing.formats.masks import exchanged
+from crispseg.data.layouts import Layout, choose_layout, find_samples, guess_layout
 from crispseg.data.samples import without_partner
 from crispseg.errors import CrispsegError, DataError
 
@@ -28,6 +39,19 @@ Track = Callable[[Iterable[Any], int], Iterable[Any]]
 Task = tuple[str, str, str, Path, ClassSet | None, tuple[int, ...] | None]
 Facts = ImageFacts | LabelFacts
 _MANY = 500  # files
+LOOKED_AT = 40
+"""Files of a split that :func:`quick` looks at."""
+MENDED = frozenset(
+    {
+        "binary_255",
+        "colour_masks",
+        "grey_as_rgb",
+        "palette_masks",
+        "label_format",
+        "unpaired",
+        "exchanged",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -82,21 +106,76 @@ def examine(
     except DataError as error:
         findings.append(Finding("error", "no_classes", str(error)))
     splits = _read(chosen, root, classes, workers, track)
+    if name == "folder" and exchanged(root):
+        findings.append(_exchanged(root))
     if not splits:
-        findings.append(Finding("error", "no_split", f"{root}: no split found; expected images/train, labels/train, …"))
+        findings.append(
+            Finding(
+                "error", "no_split", f"{root}: no split found; expected images/train, labels/train, …{advice(root)}"
+            )
+        )
     for split in splits:
         findings += about_files(split)
         if classes:
             findings += about_values(split, classes)
+        if classes and split.name in (splits[0].name, "val"):
+            findings += about_learning(split, classes, findings, complete=True)
     if classes is None:
         values = sorted({value for split in splits for label in split.sound_labels() for value in label.pixels})
         findings.append(Finding("warning", "values", f"the labels hold these values: {_ranges(values)}"))
     else:
         findings += about_classes(splits, classes)
     findings += duplicates(splits)
+    if name == "folder":
+        findings = [_with_command(finding, root) for finding in findings]
     findings.sort(key=lambda finding: finding.severity)  # errors first; sorting keeps the order otherwise
     images = {split.name: len(split.images) for split in splits}
     return Diagnosis(root, name, classes, images, findings, _table(splits, classes) if classes else [])
+
+
+def quick(root: str | Path, layout: str, splits: Sequence[str], *, seconds: float = 4.0) -> list[Finding]:
+    """Look at some files of each of ``splits``, evenly spaced, for at most so many seconds; errors come first.
+
+    What a few files cannot say, such as copies or rare classes, is left to :func:`examine`. Raises ``DataError`` as
+    ``find_samples`` does.
+    """
+    root = Path(root)
+    choose_layout(root, layout)
+    if layout == "folder" and any((root / "images").glob("*")) and exchanged(root):
+        return [_exchanged(root)]
+    findings: list[Finding] = []
+    for name in splits:
+        try:
+            samples, classes = find_samples(root, name, layout)
+        except DataError as error:
+            raise DataError(_with_command(Finding("error", "unpaired", str(error)), root).message) from error
+        ends = time.monotonic() + seconds / len(splits)
+        step = max(1, len(samples) // LOOKED_AT)
+        facts = SplitFacts(name, mapping=samples[0].mapping)
+        for sample in samples[::step]:
+            facts.images[sample.name] = image_facts(sample.image)
+            if sample.label is not None:
+                facts.labels[sample.name] = label_facts(sample.label, classes, sample.mapping)
+            if time.monotonic() > ends:
+                break
+        findings += about_files(facts)
+        findings += about_values(facts, classes)
+        findings += about_learning(facts, classes, findings, complete=len(facts.images) == len(samples))
+    if layout == "folder":
+        findings = [_with_command(finding, root) for finding in findings]
+    return sorted(findings, key=lambda finding: finding.severity)
+
+
+def _exchanged(root: Path) -> Finding:
+    message = f"{root}: images/ holds pictures of few colours and labels/ photos; the two seem exchanged"
+    return _with_command(Finding("error", "exchanged", message), root)
+
+
+def _with_command(finding: Finding, root: Path) -> Finding:
+    """The finding with the command that mends it, where importing does."""
+    if finding.code not in MENDED or "crispseg import" in finding.message:
+        return finding
+    return replace(finding, message=f"{finding.message}. To mend it: {command(root)}")
 
 
 def _read(layout: Layout, root: Path, classes: ClassSet | None, workers: int | None, track: Track) -> list[SplitFacts]:

@@ -144,6 +144,28 @@ def _about_void(split: SplitFacts, labels: list[LabelFacts], meaning: dict[int, 
         yield Finding("warning", "mostly_void", f"{split.name}: {share:.0%} of all pixels are void")
 
 
+def about_learning(
+    split: SplitFacts, classes: ClassSet, known: Iterable[Finding], *, complete: bool
+) -> Iterator[Finding]:
+    """One class alone, or no border between two; ``complete``: every label was looked at, so it is certain.
+
+    Nothing is said of a split whose values are wrong already (``known``).
+    """
+    wrong = {"binary_255", "all_void", "ids_from_1", "one_id_more", "unmarked_void", "out_of_range"}
+    counts = pixels_of(split, classes)
+    if not counts or any(finding.code in wrong for finding in known):
+        return
+    labels = split.sound_labels()
+    looked = "the labels" if complete else f"{len(labels)} labels that were looked at"
+    if len(counts) == 1 and len(classes) > 1:
+        name = classes.names[next(iter(counts))]
+        message = f"{split.name}: {looked} show one class alone, {name!r}; a network learns to say nothing else"
+        yield Finding("error" if complete and split.name == "train" else "warning", "one_class", message)
+    elif not any(label.steps for label in labels) and len(classes) > 1:
+        message = f"{split.name}: {looked} have no border between two classes, so boundaries cannot be measured on it"
+        yield Finding("warning", "no_border", message)
+
+
 def about_classes(splits: list[SplitFacts], classes: ClassSet) -> Iterator[Finding]:
     """Classes that are never or hardly seen in the split to train on (the first), and names that sound like void."""
     for index, name in enumerate(classes.names):

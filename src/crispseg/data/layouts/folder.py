@@ -42,7 +42,11 @@ def _no_folder(folder: Path, root: Path) -> str:
     for layout, sign in _SIGNS.items():
         if (root / sign).is_dir():
             return f"{folder}: no such folder, but {sign} is there: is this the layout {layout!r}?"
-    found = splits(root)
+    found = splits(root) if (root / "labels").is_dir() else []
     if folder.parent.name == "images" and found:
         return f"{folder}: no such split; found: {', '.join(found)}"
-    return f"{folder}: no such folder; expected images/<split>/NAME.* and labels/<split>/NAME.png in {root}"
+    from crispseg.data.importing.advice import advice  # which reads tables that layouts hold
+
+    return (
+        f"{folder}: no such folder; expected images/<split>/NAME.* and labels/<split>/NAME.png in {root}{advice(root)}"
+    )
