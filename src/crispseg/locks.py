@@ -25,7 +25,8 @@ _one_thread = threading.Lock()
 def hold(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Iterator[None]:
     """Hold ``folder`` (made if missing) inside the ``with``. UsageError, which names the holder, if it is held.
 
-    A folder that was made for it and is empty at the end goes again. ``patience``: seconds to wait for a holder that is soon done.
+    A folder that was made for it and is empty at the end goes again. ``patience``: seconds to wait for a holder that is
+    soon done.
 
     The lock is the kernel's, on ``folder/.lock``: however the process ends, it is free again. Network disks pass such
     locks on between machines. On a disk that knows none, a line on stderr says that nobody is kept out.
