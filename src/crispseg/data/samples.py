@@ -12,6 +12,8 @@ from crispseg.data.images import SUFFIXES
 from crispseg.errors import DataError
 
 PNG = frozenset((".png",))
+Beside = dict[Path, dict[str, str]]
+"""Of a folder: the first file of each stem."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +82,21 @@ def pair(split: Split) -> list[Sample]:
 def without_partner(split: Split) -> list[str]:
     """Say of every image without label and label without image what was expected, images first, sorted by name."""
     messages = []
+    beside: Beside = {}
     for have, lack, kind, partner, pattern in (
         (split.images, split.labels, "image", "label", split.label_pattern),
         (split.labels, split.images, "label", "image", split.image_pattern),
     ):
         for name in sorted(have.keys() - lack.keys()):
-            messages.append(f"{have[name]}: {kind} without {partner}; {_expected(pattern, name, partner)}")
+            messages.append(f"{have[name]}: {kind} without {partner}; {_expected(pattern, name, partner, beside)}")
     return messages
 
 
-def _expected(pattern: str, name: str, kind: str) -> str:
+def _expected(pattern: str, name: str, kind: str, beside: Beside) -> str:
     expected = Path(pattern.replace("{}", name))
-    same_stem = sorted(p.name for p in expected.parent.glob("*") if p.stem == expected.stem)
-    found = f", found {same_stem[0]}, which is not read as {kind}" if same_stem else ""
+    if expected.parent not in beside:  # each folder is listed once, not once for every one of its files
+        names = sorted((path.stem, path.name) for path in expected.parent.glob("*"))
+        beside[expected.parent] = dict(reversed(names))
+    same_stem = beside[expected.parent].get(expected.stem)
+    found = f", found {same_stem}, which is not read as {kind}" if same_stem else ""
     return f"expected {expected}{found}"
