@@ -13,6 +13,7 @@ import torch
 
 from crispseg import semantic_difference
 from crispseg.ops.semantic_difference import native
+from crispseg.ops.semantic_difference.form import Form
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.why_not() or "there is a compiler")
 FORMS = [(similarity, contrast) for similarity in native.SIMILARITIES for contrast in (False, True)]
@@ -109,6 +110,7 @@ import resource
 import torch
 from crispseg import semantic_difference
 from crispseg.ops.semantic_difference import native
+from crispseg.ops.semantic_difference.form import Form
 
 u, weight = torch.randn(1, 16, 512, 512), torch.randn(1, 16, 3, 3)
 semantic_difference(u[..., :4, :4], u[..., :4, :4], weight, impl="native")  # what is imported on first use
@@ -196,7 +198,7 @@ def far():
     """``far(x)``: x in 28 GB of memory, of which only the pages that are touched exist."""
 
     def place(x):
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE: Linux, where the compiler is
         try:
             memory = mmap.mmap(-1, 28 * 2**30, flags=flags)
         except OSError:
@@ -216,7 +218,7 @@ def test_a_map_of_more_than_2_to_the_31_elements_is_addressed_right(far, similar
     generator = torch.Generator().manual_seed(0)
     u, v, g = (torch.randn(2, 3, 6, 5, generator=generator) for _ in range(3))
     weight = torch.randn(3, 3, 3, 3, generator=generator)
-    form = Form.of(u, v, weight, similarity=similarity, contrast=contrast)
+    form = Form(similarity=similarity, contrast=contrast, kernel_size=3, dilation=1, groups=1, native=True)
     found = []
     for place in (torch.clone, far):
         y, du, dv = (place(torch.zeros_like(u)) for _ in range(3))

@@ -1,8 +1,8 @@
 """An evaluation as a file: the integers of every image, all that a comparison needs.
 
-A counts file is a compressed ``.npz``: one int64 table a metric (int32 in older files), the error anatomy, and what they
-were measured on, as JSON. Measured once, anywhere, it is compared with others at any time, without masks, pictures or
-model.
+A counts file is a compressed ``.npz``: one int64 table a metric (int32 in older files), the error anatomy, and what
+they were measured on, as JSON. Measured once, anywhere, it is compared with others at any time, without masks, pictures
+or model.
 
 Not here: measuring (``suite``), comparing (``compare``).
 """
