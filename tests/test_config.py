@@ -6,8 +6,11 @@ import re
 import pytest
 
 from crispseg import DataError, UsageError, config, typed
+from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig, NeckConfig, TrainingConfig
 from crispseg.limits import idle_keys
+from crispseg.models.build import DECODERS
+from crispseg.models.hosts.mask_classification import MaskDecoder
 
 TREE = Config(
     data=DataConfig(root="somewhere", size=(180, 240)),
@@ -85,6 +88,21 @@ def test_what_is_no_yaml_is_named(tmp_path, text):
 def test_a_value_is_refused_in_the_words_that_are_typed(key, value, said):
     with pytest.raises(UsageError, match=re.escape(said)):
         config.from_dict(tree({key: value}))
+
+
+@pytest.mark.parametrize("decoder", sorted(DECODERS))
+@pytest.mark.parametrize("words", [{"class_weights": "inverse_sqrt"}, {"class_weights": [1, 2]}, {"loss": "ohem"}])
+def test_a_loss_of_pixels_is_refused_for_a_system_of_masks_before_a_folder_is_made(tmp_path, capsys, decoder, words):
+    made = DECODERS[decoder].decoder
+    of_masks = isinstance(made, type) and issubclass(made, MaskDecoder)
+    flags = [f"--training.{key}={value}" for key, value in words.items()]
+    out = tmp_path / "run"
+    assert (
+        main(["train", "--data.root", f"{tmp_path}/none", "--model.decoder", decoder, *flags, "--out", str(out)]) != 0
+    )
+    error = capsys.readouterr().err
+    assert ("does not apply: decoder" in error) == of_masks and error.count("\n") == 1
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("key", [key for key in typed.leaves(Config) if key != "model.decoder_options"])

@@ -17,7 +17,7 @@ import yaml
 from crispseg import typed
 from crispseg.errors import UsageError
 from crispseg.files import write_bytes
-from crispseg.limits import check, idle_keys, idle_why, said
+from crispseg.limits import check, idle_keys, idle_loss, idle_why, said
 from crispseg.names import SIMILARITY, Normalise, Place, Side, SimilarityName
 
 
@@ -221,6 +221,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self, "")
+        if self.model.factory is None and (why := idle_loss(self.model.decoder, self.training)):
+            raise UsageError(why)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

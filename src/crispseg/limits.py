@@ -29,6 +29,22 @@ def idle_why(factory: str | None) -> str:
     return "it needs a network of crispseg's own, not model.factory"
 
 
+OF_MASKS = frozenset({"maskformer", "mask2former"})
+"""Systems whose loss is one of masks alone, and weighs no pixel by its class or its hardness. (kMaX has a semantic head
+beside, which does.)"""
+
+
+def idle_loss(decoder: str, training: Any) -> str:
+    """Return why the loss of ``training`` is not for this system; empty if it is."""
+    for name, usual in (("loss", "cross_entropy"), ("class_weights", "none")):
+        if decoder in OF_MASKS and (value := getattr(training, name)) != usual:
+            return (
+                f"training.{name} {said(value)} does not apply: decoder {decoder} trains with the loss of masks, so it "
+                f"must be {usual}"
+            )
+    return ""
+
+
 _BLIND = frozenset({"similarity", "scale", "initial_scale", "contrast", "guide_norm"})
 _UNROLLED = frozenset({"kernel_size", "dilation", "groups", "initial_scale", "guide_norm"})
 

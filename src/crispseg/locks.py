@@ -7,8 +7,10 @@ import json
 import os
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from crispseg.errors import UsageError
@@ -16,35 +18,60 @@ from crispseg.files import try_lock
 
 NAME = ".lock"
 _held: set[str] = set()
+_one_thread = threading.Lock()
 
 
 @contextmanager
-def hold(folder: str | os.PathLike[str]) -> Iterator[None]:
+def hold(folder: str | os.PathLike[str], *, patience: float = 0.0) -> Iterator[None]:
     """Hold ``folder`` (made if missing) inside the ``with``. UsageError, which names the holder, if it is held.
+
+    A folder that was made for it and is empty at the end goes again. ``patience``: seconds to wait for a holder that is
+    soon done.
 
     The lock is the kernel's, on ``folder/.lock``: however the process ends, it is free again. Network disks pass such
     locks on between machines. On a disk that knows none, a line on stderr says that nobody is kept out.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    absent = [made for made in (folder, *folder.parents) if not made.exists()]
     key = os.path.realpath(folder)
-    if key in _held:
-        raise UsageError(f"{folder} is in use by this very process; wait, or choose another folder")
-    descriptor = _lock(folder)
+    end = time.monotonic() + patience
+    while True:
+        try:
+            descriptor = _take(folder, key)
+            break
+        except UsageError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.02)
     try:
-        _held.add(key)
         os.truncate(descriptor, 0)
         os.write(descriptor, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode())
         yield
     finally:
-        _held.discard(key)
         (folder / NAME).unlink(missing_ok=True)
         os.close(descriptor)
+        _held.discard(key)
+        for made in absent:
+            with suppress(OSError):  # it holds something by now
+                made.rmdir()
+
+
+def _take(folder: Path, key: str) -> int:
+    with _one_thread:
+        if key in _held:
+            raise UsageError(f"{folder} is in use by this very process; wait, or choose another folder")
+        descriptor = _lock(folder)
+        _held.add(key)
+    return descriptor
 
 
 def _lock(folder: Path) -> int:
     while True:
-        descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its last holder removed the folder
+            continue
         got = try_lock(descriptor)
         if got is False:
             holder = _holder(descriptor)

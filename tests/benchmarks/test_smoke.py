@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from benchmarks import attach, busy, measure, models, neck, operator, operator_page, operator_pieces, solvers
+from benchmarks import attach, busy, measure, models, neck, operator, operator_page, operator_pieces, solvers, trainer
 
 PAGES = {"PAGE": "performance.md", "DOCS": "metrics.md", "PLOT": "scaling.svg"}
 
@@ -63,6 +63,12 @@ def test_neck(bench):
     necks = {name: neck.NECKS[name] for name in ("none", "sdn, width=128")}
     rows = counted(bench(neck, "--size", 64, "--seconds", 0, SYSTEMS=systems, NECKS=necks)["neck"])
     assert [row["neck"] for row in rows] == list(necks)
+
+
+@pytest.mark.slow
+def test_trainer(bench):
+    rows = counted(bench(trainer, "--size", 32, "--turns", 5, STEPS=2)["trainer"])
+    assert [row["neck"] for row in rows] == ["none", "sdn"] and all(row["rate"] > 0 for row in rows)
 
 
 @pytest.mark.slow

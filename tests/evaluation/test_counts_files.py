@@ -13,6 +13,9 @@ from crispseg.cli import main
 from crispseg.data import ClassSet, default_palette, write_classes
 from crispseg.errors import UsageError
 from crispseg.evaluation import Contender, Settings, read_counts, suite, train_contender, write_counts
+from crispseg.evaluation.bootstrap import paired_bootstrap
+from crispseg.evaluation.suite import Metrics
+from crispseg.metrics import BoundaryFScore, BoundaryIoU, MeanIoU, TrimapIoU
 
 CLASSES = ClassSet(("sky", "road", "pole"), default_palette(3))
 SIDES = ("poor", "good", "better")
@@ -136,10 +139,12 @@ def damaged(how):
     ("how", "said"),
     [
         ({"about": {"format": 2}}, "format 1 is what this version reads, found 2"),
-        ({"about": {"names": ["only one"]}}, "region is not int32 of shape (1, 3, 3)"),
+        ({"about": {"names": ["only one"]}}, "region is not int64 of shape (1, 3, 3)"),
         ({"about": {"settings": {"tolerance": 1}}}, "tolerance"),
         ({"counts.region": None}, "counts.region"),
-        ({"counts.trimap": np.zeros((6, 1), np.int32)}, "trimap is not int32"),
+        ({"counts.trimap": np.zeros((6, 1), np.int32)}, "trimap is not int64"),
+        ({"counts.region": np.full((6, 3, 3), -1, np.int64)}, "region holds counts below 0"),
+        ({"counts.region": np.full((6, 3, 3), 2**62, np.int64)}, "or of more than 2^53 pixels"),
         ({"anatomy.turns": np.zeros((2, 2), np.int64)}, "anatomy's turns is not int64 of shape (3, 3)"),
     ],
 )
@@ -177,3 +182,43 @@ def test_a_copy_of_a_training_is_no_second_one(folder, tmp_path, capsys):
     assert "found one twice" in capsys.readouterr().err
     with pytest.raises(UsageError, match="a seed is trained once, found 1 twice"):
         train_contender(Contender("x", "config", (folder / "x.yaml",)), [0, 1, 1], None, tmp_path)
+
+
+TIMES = 2**32
+"""A picture of so many times as many pixels has the same scores."""
+
+
+def test_counts_of_more_than_32_bits_do_not_wrap(tmp_path, monkeypatch):
+    small, counts = suite(maps(1), CLASSES.names, anatomy=False), Metrics.counts
+    monkeypatch.setattr(Metrics, "counts", lambda *a: {name: x * TIMES for name, x in counts(*a).items()})
+    write_counts(tmp_path / "a.npz", suite(maps(1), CLASSES.names, anatomy=False))
+    large = read_counts(tmp_path / "a.npz")
+    assert all(torch.equal(table, small.totals()[name] * TIMES) for name, table in large.totals().items())
+    assert large.headline() == small.headline()
+    for name, table in large.per_image().items():
+        assert torch.equal(table, small.per_image()[name]), name
+    one, other = ([dict(x.counts)] for x in (small, large))
+    drawn = paired_bootstrap([one, other], torch.arange(6), small.metrics.headline, samples=20)
+    assert all(torch.equal(table, drawn[1][name]) for name, table in drawn[0].items())
+
+
+@pytest.mark.parametrize("average", ["dataset", "image"])
+@pytest.mark.parametrize("kind", [MeanIoU, BoundaryIoU, BoundaryFScore, TrimapIoU])
+def test_a_streaming_metric_of_more_than_32_bits_does_not_wrap(kind, average, monkeypatch):
+    small, large = kind(3, average=average), kind(3, average=average)
+    count = large.count_codes
+    monkeypatch.setattr(large, "count_codes", lambda *maps: count(*maps) * TIMES)
+    for _, pred, target in maps(1):
+        small.update(pred, target)
+        large.update(pred, target)
+    assert torch.equal(large.totals, small.totals * TIMES)
+    score = next(iter(small.compute()))
+    assert torch.equal(large.compute()[score], small.compute()[score])
+
+
+def test_counts_of_an_older_version_are_read(folder, tmp_path):
+    data = (folder / "poor-s0.npz").read_bytes()
+    with np.load(io.BytesIO(data)) as file:
+        narrow = {name: file[name].astype(np.int32) for name in file.files if name.startswith("counts.")}
+    (tmp_path / "old.npz").write_bytes(damaged({"file": data, **narrow}))
+    assert read_counts(tmp_path / "old.npz").summary() == read_counts(folder / "poor-s0.npz").summary()

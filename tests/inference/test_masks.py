@@ -1,6 +1,7 @@
 """Masks for files: right indices at the right size, one bad picture stops nothing, and nobody's file is replaced."""
 
 import json
+import multiprocessing
 import os
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
+from crispseg import locks
 from crispseg.data import ClassSet, read_classes, read_label, write_classes
 from crispseg.errors import UsageError
-from crispseg.inference import predict_files, seen_size
+from crispseg.inference import predict_files, record, seen_size
 
 CLASSES = ClassSet(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 
@@ -271,3 +273,32 @@ def test_progress_sees_every_picture(photos, tmp_path):
 
     predict([photos], tmp_path / "out", track=track)
     assert seen == ["0", "1", "2"]
+
+
+def _predict_alone(photos, out, number, start):
+    start.wait(60)
+    predict([photos / f"{number}.png"], out)
+
+
+def test_predictions_at_once_into_one_folder_lose_no_entry(photos, tmp_path):
+    fork = multiprocessing.get_context("fork")
+    for number in range(3, 8):
+        save(photos / f"{number}.png", blocks(number)[0])
+    start = fork.Event()
+    others = [fork.Process(target=_predict_alone, args=(photos, tmp_path / "out", i, start)) for i in range(8)]
+    for other in others:
+        other.start()
+    start.set()
+    for other in others:
+        other.join(60)
+    assert [other.exitcode for other in others] == [0] * 8
+    names = [*(f"{i}.png" for i in range(8)), "classes.json"]
+    assert sorted(record.read(tmp_path / "out" / record.NAME)) == sorted(names)
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, record.NAME])
+
+
+def test_a_record_that_another_holds_for_long_is_told(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "PATIENCE", 0.05)
+    with locks.hold(tmp_path / "out"), pytest.raises(UsageError, match="is in use by"):
+        predict([photos], tmp_path / "out")
+    assert not (tmp_path / "out").exists()  # neither of the two leaves an empty folder

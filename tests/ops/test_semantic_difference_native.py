@@ -1,5 +1,6 @@
 """The compiled operator: what happens without a compiler, in a fork, and at the limits of memory and of numbers."""
 
+import mmap
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import torch
 
 from crispseg import semantic_difference
 from crispseg.ops.semantic_difference import native
+from crispseg.ops.semantic_difference.form import Form
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason=native.why_not() or "there is a compiler")
 FORMS = [(similarity, contrast) for similarity in native.SIMILARITIES for contrast in (False, True)]
@@ -108,6 +110,7 @@ import resource
 import torch
 from crispseg import semantic_difference
 from crispseg.ops.semantic_difference import native
+from crispseg.ops.semantic_difference.form import Form
 
 u, weight = torch.randn(1, 16, 512, 512), torch.randn(1, 16, 3, 3)
 semantic_difference(u[..., :4, :4], u[..., :4, :4], weight, impl="native")  # what is imported on first use
@@ -184,3 +187,46 @@ def test_weights_of_no_neighbour_have_no_gradient():
     (dweight,) = torch.autograd.grad(y.sum(), weight)
     assert not dweight[:, :, 1, 1].any()
     assert dweight.any(dim=(0, 1)).sum() == 8
+
+
+FAR = 2**30
+"""Elements from one channel to the next."""
+
+
+@pytest.fixture
+def far():
+    """``far(x)``: x in 28 GB of memory, of which only the pages that are touched exist."""
+
+    def place(x):
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE: Linux, where the compiler is
+        try:
+            memory = mmap.mmap(-1, 28 * 2**30, flags=flags)
+        except OSError:
+            pytest.skip("this machine gives no address space without memory")
+        width = x.shape[-1]
+        steps = (3 * FAR, FAR, width + 7, 1)
+        out = torch.frombuffer(memory, dtype=torch.float32).as_strided(x.shape, steps)
+        return out.copy_(x)
+
+    return place
+
+
+@needs_compiler
+@pytest.mark.parametrize(("similarity", "contrast"), FORMS)
+def test_a_map_of_more_than_2_to_the_31_elements_is_addressed_right(far, similarity, contrast):
+    """The last element of each map lies 2^32 elements, 2^34 bytes, behind its first: 32 bits reach nowhere near."""
+    generator = torch.Generator().manual_seed(0)
+    u, v, g = (torch.randn(2, 3, 6, 5, generator=generator) for _ in range(3))
+    weight = torch.randn(3, 3, 3, 3, generator=generator)
+    form = Form(similarity=similarity, contrast=contrast, kernel_size=3, dilation=1, groups=1, native=True)
+    found = []
+    for place in (torch.clone, far):
+        y, du, dv = (place(torch.zeros_like(u)) for _ in range(3))
+        dweight = torch.zeros_like(weight)
+        native.forward(place(u), place(v), weight, None, y, form)
+        native.backward(place(g), place(u), place(v), weight, None, (du, dv, dweight), form)
+        found.append((y.clone(), du.clone(), dv.clone(), dweight))
+    for near, away in zip(*found, strict=True):
+        torch.testing.assert_close(near, away, rtol=1e-5, atol=1e-6)
+    truth = semantic_difference(u, v, weight, similarity=similarity, contrast=contrast, impl="reference")
+    torch.testing.assert_close(found[1][0], truth, rtol=1e-4, atol=1e-5)

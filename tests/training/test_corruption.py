@@ -7,12 +7,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from crispseg import manifest
 from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
 from crispseg.errors import CrispsegError
 from crispseg.evaluation import read_counts, suite, write_counts
+from crispseg.models import attach, load_adapter, save_adapter
+from crispseg.models.weights import read_state_dict
 from crispseg.runs import load_run
 from crispseg.training import checkpoint, folder, train
 
@@ -88,6 +91,46 @@ def test_damaged_weights_are_not_predicted_with(run, tmp_path, capsys):
     words = ["predict", "--run", str(out), "--model", config.model.factory, str(tmp_path), "--out", str(tmp_path / "o")]
     assert main(words) == 1
     assert f"{weights}: damaged, or edited" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_damage_to_an_adapter_is_named_or_harmless(tmp_path, times):
+    def host():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+
+    path, image = tmp_path / "neck.safetensors", torch.rand(1, 3, 8, 8)
+    model = attach(host(), at="0", similarity="charbonnier", identity=False)
+    save_adapter(model, path)
+    whole, found = model(image), list[str]()
+    for damaged in damages(path.read_bytes(), times):
+        path.write_bytes(damaged)
+        other = host()
+        try:
+            now = load_adapter(other, path)(image)
+        except CrispsegError as error:
+            found.append(str(error))
+            assert type(other) is nn.Sequential and torch.equal(other(image), host()(image))
+        else:
+            assert torch.equal(now, whole)
+    assert len(found) >= 2 * times - 1  # the name of the checksum is hit by chance; the rest is then whole
+    assert all(str(path) in error and "\n" not in error for error in found)
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_damage_to_exported_weights_is_named_or_harmless(run, tmp_path, times):
+    """A run's ``model.safetensors`` by itself, without the manifest."""
+    data, path, found = (run[1] / "model.safetensors").read_bytes(), tmp_path / "copy.safetensors", list[str]()
+    path.write_bytes(data)
+    whole = read_state_dict(path)
+    for damaged in damages(data, times):
+        path.write_bytes(damaged)
+        try:
+            assert _same(read_state_dict(path), whole)
+        except CrispsegError as error:
+            found.append(str(error))
+    assert len(found) >= 2 * times - 2
+    assert all(str(path) in error and "\n" not in error for error in found)
 
 
 def test_an_edited_file_is_taken_once_its_owner_says_so(run, tmp_path):

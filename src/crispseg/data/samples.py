@@ -13,6 +13,9 @@ from crispseg.data.images import SUFFIXES
 from crispseg.errors import DataError
 
 PNG = frozenset((".png",))
+Beside = dict[Path, dict[str, str]]
+"""Of a folder: the first file of each stem, and of each without a suffix that tools give to masks."""
+SUFFIX = re.compile(r"[-_.](masks?|labels?|seg|gt)$")
 
 
 @dataclass(frozen=True)
@@ -81,20 +84,25 @@ def pair(split: Split) -> list[Sample]:
 def without_partner(split: Split) -> list[str]:
     """Say of every image without label and label without image what was expected, images first, sorted by name."""
     messages = []
+    beside: Beside = {}
     for have, lack, kind, partner, pattern in (
         (split.images, split.labels, "image", "label", split.label_pattern),
         (split.labels, split.images, "label", "image", split.image_pattern),
     ):
         for name in sorted(have.keys() - lack.keys()):
-            messages.append(f"{have[name]}: {kind} without {partner}; {_expected(pattern, name, partner)}")
+            messages.append(f"{have[name]}: {kind} without {partner}; {_expected(pattern, name, partner, beside)}")
     return messages
 
 
-def _expected(pattern: str, name: str, kind: str) -> str:
+def _expected(pattern: str, name: str, kind: str, beside: Beside) -> str:
     expected = Path(pattern.replace("{}", name))
-    like = re.compile(re.escape(expected.stem) + r"([-_.](masks?|labels?|seg|gt))?")
-    same_stem = sorted(p.name for p in expected.parent.glob("*") if like.fullmatch(p.stem))
-    found = f", found {same_stem[0]}, which is not read as {kind}" if same_stem else ""
-    if kind == "label" and same_stem and same_stem[0].lower().endswith((".jpg", ".jpeg")):
+    if expected.parent not in beside:  # each folder is listed once, not once for every one of its files
+        stems = beside[expected.parent] = {}
+        for path in sorted(expected.parent.glob("*")):
+            for stem in (path.stem, SUFFIX.sub("", path.stem)):
+                stems.setdefault(stem, path.name)
+    same_stem = beside[expected.parent].get(expected.stem)
+    found = f", found {same_stem}, which is not read as {kind}" if same_stem else ""
+    if kind == "label" and same_stem and same_stem.lower().endswith((".jpg", ".jpeg")):
         found += "; a label is a PNG, since JPEG invents values at every border"
     return f"expected {expected}{found}"

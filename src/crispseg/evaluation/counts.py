@@ -1,7 +1,8 @@
 """An evaluation as a file: the integers of every image, all that a comparison needs.
 
-A counts file is a compressed ``.npz``: one int32 table a metric, the error anatomy, and what they were measured on, as
-JSON. Measured once, anywhere, it is compared with others at any time, without masks, pictures or model.
+A counts file is a compressed ``.npz``: one int64 table a metric (int32 in older files), the error anatomy, and what
+they were measured on, as JSON. Measured once, anywhere, it is compared with others at any time, without masks, pictures
+or model.
 
 Not here: measuring (``suite``), comparing (``compare``).
 """
@@ -33,6 +34,8 @@ DAMAGED = (
 """What reading raises at a file with flipped bits: of zip (an encrypted file, a method unknown), of zlib, of numpy."""
 
 FORMAT = 1
+MOST = 2**53
+"""Pixels of a whole set: up to there sums are exact, in float64 too, where the bootstrap has them."""
 
 
 def write_counts(path: str | Path, evaluation: Evaluation) -> None:
@@ -85,8 +88,11 @@ def _evaluation(about: Mapping[str, Any], tables: Mapping[str, Tensor]) -> Evalu
     shapes = {k: t.shape for k, t in settings.metrics(len(classes), about["ignore_index"]).counts(one, one).items()}
     counts = {name: tables[f"counts.{name}"] for name in shapes}
     for name, shape in shapes.items():
-        if counts[name].shape != (len(names), *shape) or counts[name].dtype != torch.int32:
-            raise ValueError(f"{name} is not int32 of shape {(len(names), *shape)}")
+        if counts[name].shape != (len(names), *shape) or counts[name].dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"{name} is not int64 of shape {(len(names), *shape)}")
+        counts[name] = counts[name].to(torch.int64)
+        if (counts[name] < 0).any() or counts[name].double().sum() > MOST:
+            raise ValueError(f"{name} holds counts below 0, or of more than 2^53 pixels together")
     zeros = Anatomy.zeros(len(classes))
     parts = {f.name: tables.get(f"anatomy.{f.name}") for f in dataclasses.fields(Anatomy)}
     if all(part is None for part in parts.values()):

@@ -97,7 +97,7 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The integers of every image of a data set; ``counts[metric]`` is (N, …) int32, in the order of ``names``."""
+    """The integers of every image of a data set; ``counts[metric]`` is (N, …) int64, in the order of ``names``."""
 
     names: tuple[str, ...]
     classes: tuple[str, ...]
@@ -218,7 +218,7 @@ def suite(
             p, t = codes(pred, target, len(classes), ignore_index)
         except (ValueError, TypeError) as error:
             raise type(error)(f"{name}: {error}") from error
-        rows.append({key: counts.to("cpu", torch.int32) for key, counts in metrics.counts(p, t).items()})
+        rows.append({key: counts.to("cpu", torch.int64) for key, counts in metrics.counts(p, t).items()})
         names.append(name)
         if errors is not None:
             errors = errors + anatomy_counts(p, t, len(classes), d=metrics.boundary_iou.width_of(*t.shape[-2:]))

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from crispseg.data import ClassSet, encode_label, read_image, write_classes
+from crispseg.data import ClassSet, encode_label, read_image
 from crispseg.errors import DataError, is_memory
 from crispseg.files import write_bytes
 from crispseg.inference import record
@@ -84,8 +84,7 @@ def predict_files(
     """
     out = Path(out)
     pictures = expand(inputs)
-    if record.claim(out, pictures, classes, source, overlay=overlay, overwrite=overwrite):
-        write_classes(out / record.CLASSES, classes)
+    record.claim(out, pictures, classes, source, overlay=overlay, overwrite=overwrite)
     model = model.to(device).eval()
     outcome = Outcome([], [])
     for picture in track(pictures):

@@ -8,13 +8,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from crispseg.data import ClassSet, read_classes
+from crispseg.data import ClassSet, read_classes, write_classes
 from crispseg.errors import DataError, UsageError, in_a_line
 from crispseg.files import sweep, write_json
 from crispseg.inference.inputs import Input, identity
+from crispseg.locks import hold
 
 NAME = "predictions.json"
 CLASSES = "classes.json"
+PATIENCE = 60.0
+"""Seconds to wait for other processes to record theirs; of 100 000 pictures that takes one."""
 Entry = dict[str, str | None]
 """``by``: the source that wrote the file; ``of``: the picture, None if it is not known or the file is of none."""
 
@@ -31,14 +34,23 @@ def overlay(picture: Input) -> str:
 
 def claim(
     out: Path, pictures: Sequence[Input], classes: ClassSet, source: str, *, overlay: bool, overwrite: bool
-) -> bool:
-    """Record what will be written to ``out``, and return whether ``classes.json`` is among it.
+) -> None:
+    """Record what will be written to ``out``, and write its ``classes.json``.
 
-    The record is written before any of it, so that a kill leaves it; what killed writers left behind is removed. Raises
-    ``UsageError`` if something that may not be replaced is there: see :func:`crispseg.inference.predict_files`.
+    The record is written before any of it, so that a kill leaves it; what killed writers left behind is removed. It is
+    read and written by one process at a time, so that several may predict into one folder and none loses an entry.
+    Raises ``UsageError`` if something that may not be replaced is there: see
+    :func:`crispseg.inference.predict_files`.
     """
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: expected a folder to write to, found a file")
+    with hold(out, patience=PATIENCE):
+        _claim(out, pictures, classes, source, overlay, overwrite)
+
+
+def _claim(
+    out: Path, pictures: Sequence[Input], classes: ClassSet, source: str, overlay: bool, overwrite: bool
+) -> None:
     new = _new(pictures, source, overlay)
     before = read(out / NAME)
     originals = {identity(picture.path): picture.path for picture in pictures}
@@ -56,7 +68,8 @@ def claim(
     for folder in {(out / name).parent for name in new}:
         sweep(folder)
     write_json(out / NAME, {"files": dict(sorted((before | new).items()))})
-    return own_classes
+    if own_classes:
+        write_classes(out / CLASSES, classes)
 
 
 def read(path: Path) -> dict[str, Entry]:

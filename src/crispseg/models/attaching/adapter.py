@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from crispseg._version import __version__
@@ -18,6 +16,7 @@ from crispseg.errors import CrispsegError, DataError
 from crispseg.files import write_bytes
 from crispseg.models.attaching import graft
 from crispseg.models.attaching.api import attach, attached, detach
+from crispseg.models.weights import encode_tensors, read_tensors
 
 Model = TypeVar("Model", bound=nn.Module)
 FORMAT = "crispseg-adapter-2"
@@ -28,12 +27,14 @@ PASSING = ("impl", "identity")
 def save_adapter(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the attached neck of ``model`` to ``path`` (``.safetensors``): its tensors, where it sits, its options.
 
+    A checksum of all of it is written along, by which :func:`load_adapter` finds damage.
+
     Raises UsageError if ``model`` has no attached neck, OSError if the disk refuses; the file is whole or the old one.
     """
     neck, *_ = attached(model).values()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in neck.body.state_dict().items()}
     facts = {"format": FORMAT, "crispseg": __version__, "config": json.dumps(_config(neck))}
-    write_bytes(path, save(tensors, facts))
+    write_bytes(path, encode_tensors(tensors, facts))
 
 
 def load_adapter(model: Model, path: str | os.PathLike[str], *, example: Any = None) -> Model:
@@ -51,7 +52,7 @@ def load_adapter(model: Model, path: str | os.PathLike[str], *, example: Any = N
     Raises
     ------
     DataError
-        The file is not an adapter, or it is one of another architecture; the model is left as it was.
+        The file is not an adapter, or damaged, or one of another architecture; the model is left as it was.
     """
     config, tensors = _read(Path(path))
     fresh = not graft.necks(model)
@@ -95,12 +96,7 @@ def _where(config: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor]]:
     if not path.is_file():
         raise DataError(f"{path}: no such adapter file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a readable safetensors file ({error})") from error
+    tensors, facts = read_tensors(path)
     if facts.get("format") != FORMAT:
         raise DataError(f"{path}: expected a file of crispseg.save_adapter ({FORMAT}), found {facts.get('format')!r}")
     try:
