@@ -152,6 +152,7 @@ PAIRS = {
     "two folders": ("images/{}.jpg", "masks/{}.png"),
     "suffix in one folder": ("{}.jpg", "{}_mask.png"),
     "suffix in two folders": ("img/{}.jpg", "gt/{}_label.png"),
+    "ECSSD": ("images/{}.jpg", "ground_truth_mask/{}.png"),
     "flat pairs": ("{}.jpg", "{}.png"),
     "our own": ("images/train/{}.jpg", "labels/train/{}.png"),
     "the other way round": ("train/images/{}.jpg", "train/masks/{}.png"),

@@ -93,8 +93,9 @@ def test_train_and_doctor_name_the_illness_and_a_command_that_mends_it(root, tmp
     assert [finding for finding in quick(mended, "folder", ("train", "val")) if finding.severity == "error"] == []
 
 
-def test_a_folder_of_another_tool_is_recognised(tmp_path, capsys):
-    picture(tmp_path / "my set/train2017/a.jpg")
+@pytest.mark.parametrize("folder", ["train2017", "images/train2017"])
+def test_a_folder_of_another_tool_is_recognised(tmp_path, capsys, folder):
+    picture(tmp_path / f"my set/{folder}/a.jpg")
     coco(tmp_path / "my set", [])
     assert main(["doctor", str(tmp_path / "my set")]) == 1
     out = f"crispseg import '{tmp_path}/my set' '{tmp_path}/my set-crispseg'"

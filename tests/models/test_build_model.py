@@ -97,6 +97,9 @@ def test_exported_for_multiples_of_the_stride_it_is_right_at_others_and_for_any_
         ((LITE0, "semantic_fnp", 5), {}, "did you mean 'semantic_fpn'"),
         (("tf_efficientnet_lite", "fcn", 5), {}, "tf_efficientnet_lite"),
         ((LITE0, "fcn", 5), {"neck": "sdm"}, "did you mean 'sdn'"),
+        (("resnet18", "dpt", 5), {}, "resnet18.* what fits: vit_tiny_patch16_224"),
+        (("vit_tiny_patch16_224", "kmax_deeplab", 5), {}, "strides 4, 8, 16 and 32, and encoder .*fits: resnet18"),
+        (("vit_tiny_patch16_224", "upernet", 5), {}, "reads 4 maps; this encoder gives 3; what fits .*resnet18"),
         ((LITE0, "fcn", 5), {"place": "heat"}, "no place 'heat'; did you mean 'head'"),
     ],
 )

@@ -9,7 +9,7 @@ from crispseg.data.classes import ClassSet, read_classes
 from crispseg.data.samples import PNG, Split, by_name
 from crispseg.errors import DataError
 
-_SIGNS = {"cityscapes": "leftImg8bit", "voc": "JPEGImages", "ade20k": "annotations"}
+_SIGNS = {"cityscapes": "leftImg8bit", "voc": "JPEGImages", "ade20k": "annotations/training"}
 
 
 def classes(root: Path) -> ClassSet:

@@ -15,6 +15,7 @@ from crispseg.errors import UsageError, nearest
 
 LEVELS = 4
 """Every host here reads four maps, of strides 4, 8, 16 and 32."""
+FOUR_MAPS = "; what fits has maps of strides 4, 8, 16 and 32: resnet18, resnet50, convnext_tiny, …"
 
 
 def transformers(decoder: str) -> ModuleType:
@@ -48,7 +49,7 @@ def configure(kind: type, options: Mapping[str, Any], **own: Any) -> Any:
 def check(decoder: str, in_channels: Sequence[int], channels: int, groups: int = 1) -> None:
     """Raise UsageError unless there are four maps and ``channels`` is a multiple of ``groups``."""
     if len(in_channels) != LEVELS:
-        raise UsageError(f"decoder {decoder!r} reads {LEVELS} maps; this encoder gives {len(in_channels)}")
+        raise UsageError(f"decoder {decoder!r} reads {LEVELS} maps; this encoder gives {len(in_channels)}{FOUR_MAPS}")
     if channels % groups:
         raise UsageError(f"decoder {decoder!r}: decoder_channels must be a multiple of {groups}, found {channels}")
 

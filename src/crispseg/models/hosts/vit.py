@@ -14,6 +14,8 @@ from crispseg.models import weights
 from crispseg.models.encoders import create
 from crispseg.models.hosts import library
 
+FITTING = "; what fits: vit_tiny_patch16_224, vit_small_patch16_224, vit_base_patch16_384, … of timm"
+
 
 class DPTEncoder(nn.Module):
     """A vision transformer whose tokens, taken after each quarter of its blocks, become maps of four resolutions.
@@ -35,12 +37,17 @@ class DPTEncoder(nn.Module):
     def __init__(self, name: str, pretrained: bool | str | Path = True) -> None:
         super().__init__()
         hf = library.transformers("dpt")
-        body: Any = create(name, download=pretrained is True, num_classes=0, dynamic_img_size=True)
+        try:
+            body: Any = create(name, download=pretrained is True, num_classes=0, dynamic_img_size=True)
+        except UsageError as error:
+            raise UsageError(str(error) + (FITTING if "like this" in str(error) else "")) from error
         if pretrained and pretrained is not True:
             weights.load_encoder(body, pretrained)
         patch = getattr(getattr(body, "patch_embed", None), "patch_size", (0, 0))[0]
         if not patch or patch % 4 or getattr(body, "cls_token", None) is None:
-            raise UsageError(f"decoder 'dpt' reads a vision transformer with a class token; encoder {name!r} is none")
+            raise UsageError(
+                f"decoder 'dpt' reads a vision transformer with a class token; encoder {name!r} is none{FITTING}"
+            )
         body.norm = nn.Identity()  # the taps are before it
         self.body: Any = body
         width, depth = body.embed_dim, len(body.blocks)

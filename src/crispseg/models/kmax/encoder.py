@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from crispseg.errors import UsageError
 from crispseg.models.encoders import TimmEncoder
 
 
@@ -32,6 +33,11 @@ class KMaXEncoder(TimmEncoder):
 
     def __init__(self, name: str, pretrained: bool | str | Path = True) -> None:
         super().__init__(name, pretrained)
+        if self.strides != [4, 8, 16, 32]:
+            raise UsageError(
+                f"decoder 'kmax_deeplab' reads maps of strides 4, 8, 16 and 32, and encoder {name!r} has "
+                f"{', '.join(map(str, self.strides))}; what fits: resnet18, resnet50, convnext_tiny, … of timm"
+            )
         self.mean = self.std = (0.5, 0.5, 0.5)
         for module in self.body.modules():
             if isinstance(module, _BatchNorm):

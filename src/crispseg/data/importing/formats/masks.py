@@ -24,7 +24,9 @@ from crispseg.errors import DataError
 _IMAGES = frozenset({"images", "image", "img", "imgs", "jpegimages", "photos", "rgb", "input", "inputs", "leftimg8bit"})
 _MASKS = frozenset(
     {
-        "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth", "groundtruth", "seg",
+        "masks", "mask", "labels", "label", "annotations", "annotation", "gt", "ground_truth",
+        "groundtruth", "ground_truth_mask",
+        "seg",
         "segmentation", "segmentations", "segmentationclass", "segmentationclasspng", "targets", "target", "labels_png",
     }
 )  # fmt: skip
