@@ -3,7 +3,7 @@
 from typing import Any
 
 from crispseg.cli._parser import Flag, positive, whole
-from crispseg.errors import UsageError, in_a_line
+from crispseg.errors import UsageError
 
 SIDE = whole(1)
 
@@ -35,6 +35,8 @@ def model_flag(of: frozenset[str] = frozenset()) -> Flag:
 
 def prediction_of(arguments: Any) -> dict[str, Any]:
     """The window, stride, scales, flip and device that :func:`prediction_flags` asked for; UsageError if they clash."""
+    from crispseg.inference.predictor import choose_device
+
     window, stride = pair(arguments.window), pair(arguments.stride)
     if stride and (not window or stride[0] > window[0] or stride[1] > window[1]):
         raise UsageError(f"--stride {stride[0]} {stride[1]} needs a --window that is at least as large")
@@ -43,23 +45,10 @@ def prediction_of(arguments: Any) -> dict[str, Any]:
         "stride": stride,
         "scales": tuple(arguments.scales or (1.0,)),
         "flip": arguments.flip,
-        "device": _device(arguments.device),
+        "device": choose_device(arguments.device),
     }
 
 
 def pair(values: list[int] | None) -> tuple[int, int] | None:
     """(height, width) of a flag with two numbers."""
     return (values[0], values[1]) if values else None
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {name} is not to be had here: {in_a_line(error)}") from error
-    return device
