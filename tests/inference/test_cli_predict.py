@@ -10,7 +10,7 @@ from crispseg import config as configs
 from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig
 from crispseg.data import ClassSet, default_palette, read_label, write_classes
-from crispseg.inference import predict_logits
+from crispseg.inference import load, predict_logits
 from crispseg.runs import load_run, make_model
 
 EMPTY = "expected PNG, JPEG, WEBP, TIFF or BMP, found an empty file"
@@ -48,6 +48,7 @@ def test_masks_are_those_of_the_run(run, photos, tmp_path, capsys):
         image = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
     expected = predict_logits(load_run(run).model, image).argmax(0)
     assert (read_label(tmp_path / "out" / "1.png", CLASSES) == expected).all()
+    assert torch.equal(load(run, device="cpu")(photos / "1.png"), expected.byte())
     assert (tmp_path / "out" / "overlays" / "1.jpg").is_file()
 
 
