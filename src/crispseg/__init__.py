@@ -1,6 +1,7 @@
 """crispseg: crisp boundaries for semantic segmentation.
 
-Start with :func:`semantic_difference` (the formula), :mod:`crispseg.nn` (the same as modules) and :func:`build_model`.
+Start with :func:`semantic_difference` (the formula), :mod:`crispseg.nn` (the same as modules) and :func:`build_model`;
+with a trained run, :func:`load`.
 
 A name is imported when it is first used, so that the command answers ``--help`` without importing torch.
 """
@@ -13,6 +14,7 @@ from crispseg.errors import CrispsegError, DataError, UsageError
 
 if TYPE_CHECKING:
     from crispseg import nn
+    from crispseg.inference import load
     from crispseg.models import adapter_parameters, attach, build_model, detach, load_adapter, save_adapter
     from crispseg.ops.semantic_difference.api import semantic_difference
 
@@ -25,13 +27,14 @@ __all__ = [
     "attach",
     "build_model",
     "detach",
+    "load",
     "load_adapter",
     "nn",
     "save_adapter",
     "semantic_difference",
 ]
 
-_HOME = {"nn": "crispseg.nn", "semantic_difference": "crispseg.ops"}
+_HOME = {"load": "crispseg.inference", "nn": "crispseg.nn", "semantic_difference": "crispseg.ops"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from crispseg import config as configs
 from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig
 from crispseg.data import ClassSet, default_palette, read_label, write_classes
-from crispseg.inference import predict_logits
+from crispseg.inference import load, predict_logits
 from crispseg.refinement import refine
 from crispseg.runs import load_run, make_model
 
@@ -49,6 +49,7 @@ def test_masks_are_those_of_the_run(run, photos, tmp_path, capsys):
         image = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
     expected = predict_logits(load_run(run).model, image).argmax(0)
     assert (read_label(tmp_path / "out" / "1.png", CLASSES) == expected).all()
+    assert torch.equal(load(run, device="cpu")(photos / "1.png"), expected.byte())
     assert (tmp_path / "out" / "overlays" / "1.jpg").is_file()
 
 
@@ -69,7 +70,7 @@ def test_a_bad_image_gives_exit_code_1_and_all_others_a_mask(run, photos, tmp_pa
         (["--stride", "8", "8"], "--stride 8 8 needs a --window"),
         (["--window", "0", "8"], "--window: expected a whole number of at least 1, found '0'"),
         (["--scales", "1.0", "-1"], "--scales: expected a positive number, found '-1'"),
-        (["--device", "abacus"], "--device abacus is not to be had here"),
+        (["--device", "abacus"], "device abacus is not to be had here"),
         (["--refine", "crf:iteration=2"], "--refine: crf: unknown key 'iteration'; did you mean 'iterations'?"),
     ],
 )

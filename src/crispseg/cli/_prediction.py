@@ -3,7 +3,7 @@
 from typing import Any
 
 from crispseg.cli._parser import Flag, positive, whole
-from crispseg.errors import UsageError, in_a_line
+from crispseg.errors import UsageError
 from crispseg.names import REFINERS
 
 SIDE = whole(1)
@@ -48,6 +48,8 @@ def model_flag(of: frozenset[str] = frozenset()) -> Flag:
 
 def prediction_of(arguments: Any) -> dict[str, Any]:
     """What :func:`prediction_flags` asked for; UsageError if it clashes."""
+    from crispseg.inference.predictor import choose_device
+
     window, stride = pair(arguments.window), pair(arguments.stride)
     if stride and (not window or stride[0] > window[0] or stride[1] > window[1]):
         raise UsageError(f"--stride {stride[0]} {stride[1]} needs a --window that is at least as large")
@@ -57,7 +59,7 @@ def prediction_of(arguments: Any) -> dict[str, Any]:
         "scales": tuple(arguments.scales or (1.0,)),
         "flip": arguments.flip,
         "refiner": refiner_of(arguments),
-        "device": _device(arguments.device),
+        "device": choose_device(arguments.device),
     }
 
 
@@ -76,16 +78,3 @@ def refiner_of(arguments: Any) -> Any:
 def pair(values: list[int] | None) -> tuple[int, int] | None:
     """(height, width) of a flag with two numbers."""
     return (values[0], values[1]) if values else None
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"--device {name} is not to be had here: {in_a_line(error)}") from error
-    return device

@@ -38,13 +38,16 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
     only channel (how to scale those to 8 bits is for their owner to say).
     """
     with open_picture(path, max_pixels=max_pixels) as picture:
-        if picture.mode not in MODES:
-            raise DataError(
-                f"{path}: expected 8 bits a channel, found a picture of mode {picture.mode}; save it as RGB"
-            )
-        upright = ImageOps.exif_transpose(picture)
-        rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
-        return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+        return upright_rgb(picture, path)
+
+
+def upright_rgb(picture: Image.Image, name: object) -> Tensor:
+    """Return an opened picture as :func:`read_image` does; ``name``: what an error calls it."""
+    if picture.mode not in MODES:
+        raise DataError(f"{name}: expected 8 bits a channel, found a picture of mode {picture.mode}; save it as RGB")
+    upright = ImageOps.exif_transpose(picture)
+    rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
 
 
 def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -5,12 +5,15 @@ from crispseg.inference.labels import label_map, seen_size
 from crispseg.inference.logits import predict_logits, windows
 from crispseg.inference.masks import Outcome, predict_files
 from crispseg.inference.overlay import overlay
+from crispseg.inference.predictor import Predictor, load
 
 __all__ = [
     "Input",
     "Outcome",
+    "Predictor",
     "expand",
     "label_map",
+    "load",
     "overlay",
     "predict_files",
     "predict_logits",
