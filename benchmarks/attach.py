@@ -59,7 +59,7 @@ def of_torchvision(name: str) -> nn.Module:
 
 HOSTS: tuple[tuple[str, str, Callable[[], nn.Module], dict[str, Any]], ...] = (
     ("smp", "Unet, ResNet-18", lambda: of_smp("Unet", "resnet18"), {}),
-    ("smp", "Unet, ResNet-18", lambda: of_smp("Unet", "resnet18"), {"place": "head"}),
+    ("smp", "Unet, ResNet-18", lambda: of_smp("Unet", "resnet18"), {"place": "encoder"}),
     ("smp", "FPN, MiT-B0", lambda: of_smp("FPN", "mit_b0"), {}),
     ("smp", "DeepLabV3+, ResNet-18", lambda: of_smp("DeepLabV3Plus", "resnet18"), {}),
     ("transformers", "SegFormer-B0", segformer_b0, {}),

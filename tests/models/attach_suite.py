@@ -27,7 +27,7 @@ class Host:
     """A host at its smallest: how it is made, what should be found in it, sizes that it takes.
 
     ``at`` and ``channels``: the border between encoder and decoder, None if there is none. ``features``, ``logits`` and
-    ``detail``: the modules of its head; logits None: the features themselves are added to. ``default``: its place.
+    ``detail``: the modules of its head; logits None: the features themselves are added to.
     ``odd``: a size that no stride divides, None if the host refuses such. ``inputs(batch, height, width)`` makes what
     it is called with. ``options`` of the neck. ``slow``: left to the slow tests.
     """
@@ -38,7 +38,6 @@ class Host:
     features: str
     logits: str | None
     detail: str
-    default: str = "head"
     size: tuple[int, int] = (64, 64)
     odd: tuple[int, int] | None = None
     inputs: Callable[[int, int, int], Any] = image
@@ -110,7 +109,7 @@ class AttachSuite:
         with torch.no_grad():
             before, before_alone = prediction(model, inputs), prediction(model, alone)
             picklable = can_be_pickled(model)
-            host.attach(model, None if place == host.default else place)
+            host.attach(model, None if place == "head" else place)
             assert same(prediction(model, inputs), before)
             assert same(prediction(model, alone), before_alone)  # a batch of one has strides of its own
         found = facts(model)

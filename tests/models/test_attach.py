@@ -342,3 +342,29 @@ def test_ddp_finds_a_gradient_for_every_parameter_of_the_neck(model, image, tmp_
     finally:
         dist.destroy_process_group()
     assert all(p.grad is not None for p in adapter_parameters(model))
+
+
+class WideDecoder(nn.Module):
+    """A decoder of one piece that looks at nine by nine pixels: no classifier of a map."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 4, 9, 9))
+
+    def forward(self, u):
+        z = torch.nn.functional.conv2d(u, self.weight, padding=4)
+        return torch.nn.functional.interpolate(z, scale_factor=2.0)
+
+
+def without_head():
+    model = nn.Sequential()
+    model.encoder = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU())
+    model.decoder = WideDecoder()
+    return model
+
+
+def test_the_place_is_the_encoder_where_there_is_no_head():
+    with pytest.raises(UsageError, match="no place='head'"):
+        attach(without_head(), place="head", width=4)
+    model = attach(without_head(), width=4)
+    assert (facts(model)["place"], facts(model)["at"]) == ("encoder", "decoder")

@@ -60,7 +60,6 @@ def host(decoder, encoder):
         "segmentation_head.0",
         "segmentation_head.0" if decoder in AT_LAST else "segmentation_head.1",
         "encoder.relu" if fine else first,
-        default="encoder" if 1 in levels else "head",
         size=(128, 160) if decoder == "PAN" else (64, 96),
         options={"width": 8},
         slow=(decoder, encoder) not in FAST,

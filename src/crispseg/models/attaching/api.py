@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from crispseg.errors import UsageError, nearest
-from crispseg.models.attaching import border, dry_run, graft, head, maps
+from crispseg.models.attaching import border, dry_run, graft, head
 from crispseg.models.attaching import place as places
 from crispseg.models.attaching.budget import Width
-from crispseg.models.attaching.defaults import SIMILARITY, default_place
 from crispseg.models.attaching.graft import Neck, Side
 from crispseg.models.refined import HeadRefiner
-from crispseg.names import Place
+from crispseg.names import SIMILARITY, Place
 from crispseg.nn import SemanticDiffusionNeck
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -46,7 +45,7 @@ def attach(
         the map that the masks are products with. See :class:`crispseg.models.HeadRefiner`.
         ``"encoder"``, the paper's: the maps that the decoder reads are refined, each guided by the next deeper one; the
         deepest, or the only one, by its own 3×3 stride-2 convolution.
-        None: at the encoder if the maps there begin at stride 2, as in a U-Net; else at the head.
+        None: at the head; at the encoder if no head is found.
     at
         Path of a submodule whose maps are refined, in place of ``place``.
     side
@@ -109,12 +108,14 @@ def _attach(
         places.at_border(model, example, at, side, found, width, options)
         return
     between = border.find_border(model, example) if place != "head" else None
-    if place is None:
-        image = next((value for _, value in maps.find(example)), None)
-        finest = None if between is None or image is None else round(image.shape[-1] / between[2].sizes[0][-1])
-        place = default_place(finest)
-    if place == "head":
-        places.at_head(model, example, head.find_head(model, example), width, options)
+    try:
+        end = head.find_head(model, example) if place != "encoder" else None
+    except UsageError:
+        if between is None:
+            raise
+        end = None
+    if end is not None:
+        places.at_head(model, example, end, width, options)
     elif between is None:
         raise border.no_border(model, example)
     else:
