@@ -354,3 +354,13 @@ def test_the_defaults_that_help_shows_are_those_of_the_suite():
     assert shown["--tolerances"] == " ".join(map(str, own.tolerances))
     assert shown["--radii"] == " ".join(map(str, own.radii))
     assert shown["--width"].startswith(str(own.ratio))
+
+
+@pytest.mark.parametrize("text", ["model: {neck: []}", "model: {neck: {a: 1}}", "model: {factory: [a]}"])
+def test_a_list_in_the_place_of_a_word_is_refused_in_one_line(text, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text(text)
+    assert (
+        main(["train", "--config", str(tmp_path / "c.yaml"), "--data.root", "x", "--out", str(tmp_path / "out")]) == 2
+    )
+    error = capsys.readouterr().err
+    assert "expected a word" in error and error.count("\n") == 1

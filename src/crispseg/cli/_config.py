@@ -74,18 +74,24 @@ def tree_of(arguments: argparse.Namespace, files: Iterable[Path]) -> dict[str, A
 
 def config_of(arguments: argparse.Namespace, tree: dict[str, Any]) -> Config:
     """Build the config. UsageError for what is missing, and for a flag that says nothing beside the others."""
-    if (tree.get("data") or {}).get("root") is None:
+    if _branch(tree, "data").get("root") is None:
         raise UsageError("which images? give --data.root ROOT, the folder of the data set")
-    model = tree.get("model") or {}
-    factory, neck = model.get("factory"), model.get("neck")
+    model = _branch(tree, "model")
+    factory, neck = (value if isinstance(value, str) else None for value in (model.get("factory"), model.get("neck")))
     for flag in sorted(arguments.given):
         if flag.startswith("--model.") and flag[8:] in idle_keys(factory):
             raise UsageError(f"{flag} does not apply: {idle_why(factory)}")
         if neck == "none" and flag[2:].startswith(NECK):
             raise UsageError(f"{flag} does not apply: model.neck is none")
-        if why := idle_option(flag.removeprefix("--model.neck_options."), neck, model.get("neck_options") or {}):
+        if why := idle_option(flag.removeprefix("--model.neck_options."), neck, _branch(model, "neck_options")):
             raise UsageError(f"{flag} does not apply: {why}")
     return configs.from_dict(tree)
+
+
+def _branch(tree: dict[str, Any], key: str) -> dict[str, Any]:
+    """What is below ``key``, if it is as it should be; what is not is refused when the config is read."""
+    found = tree.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _merge(tree: dict[str, Any], more: dict[str, Any]) -> None:
