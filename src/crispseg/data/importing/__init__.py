@@ -64,6 +64,9 @@ def import_data(
 ) -> Report:
     """Write the data set ``source`` into the folder ``out``: images/<split>, labels/<split>, classes.json, import.json.
 
+    Of shapes that overlap the larger lies below (a tool's own layers come first); a pixel is a shape's if its centre
+    is. What cannot be read is left out and named in the report; the whole folder is there at the end, or nothing.
+
     Parameters
     ----------
     source
@@ -81,9 +84,6 @@ def import_data(
         Names of the classes in order, where the source has none.
     table
         The colours or values of the classes, for masks.
-
-    Of shapes that overlap the larger lies below (a tool's own layers come first); a pixel is a shape's if its centre
-    is. What cannot be read is left out and named in the report; the whole folder is there at the end, or nothing.
 
     Raises
     ------
