@@ -215,7 +215,7 @@ def _verdict(none: Measurement, sdn: Measurement, about: Mapping[str, Any]) -> l
     source = "generated scenes" if about["data"] == "generated scenes" else "a share of your images"
     second = (
         f"One seed, {source}, a few minutes of training: this shows how things work and is no evidence of a gain "
-        "elsewhere, which takes real images, training to convergence and several seeds. SDN also brings a second head "
+        "elsewhere, which takes real images, training to convergence and several seeds. SDN also brings a finer grid "
         "and some weights; what those do alone is told by the same training with a plain convolution in its place "
         "(neck: conv)."
     )

@@ -72,6 +72,14 @@ class Tree:
         return ranked[0]
 
 
+def both_ends(path: Path) -> tuple[bytes, bytes]:
+    """Return the first and the last 4096 bytes of a file, which say what it is without reading all of it."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+        file.seek(max(0, path.stat().st_size - 4096))
+        return head, file.read()
+
+
 def read_text(path: Path) -> str:
     """Return a text file. DataError if it is too large or no UTF-8."""
     return _bytes(path).decode("utf-8-sig") if _is_utf8(path) else ""

@@ -107,19 +107,19 @@ def _attach(
         found = border.look_at(model, at, side, example)
         places.at_border(model, example, at, side, found, width, options)
         return
-    between = border.find_border(model, example) if place != "head" else None
-    try:
-        end = head.find_head(model, example) if place != "encoder" else None
-    except UsageError:
-        if between is None:
-            raise
-        end = None
+    end, refusal = None, None
+    if place != "encoder":
+        try:
+            end = head.find_head(model, example)
+        except UsageError as error:
+            refusal = error
     if end is not None:
         places.at_head(model, example, end, width, options)
-    elif between is None:
-        raise border.no_border(model, example)
-    else:
-        places.at_border(model, example, *between, width, options)
+        return
+    between = border.find_border(model, example) if place != "head" else None
+    if between is None:
+        raise refusal or border.no_border(model, example)
+    places.at_border(model, example, *between, width, options)
 
 
 def detach(model: Model) -> Model:

@@ -16,7 +16,7 @@ import numpy as np
 
 from crispseg.data.images import MAX_PIXELS, open_picture
 from crispseg.data.importing import painting
-from crispseg.data.importing.files import Tree, number, read_json, ring
+from crispseg.data.importing.files import Tree, both_ends, number, read_json, ring
 from crispseg.data.importing.painting import BadShapeError, Draw, Patch, Shape
 from crispseg.data.importing.records import Dropped, Entry, Labels, Source, split_of
 from crispseg.errors import DataError, UsageError
@@ -39,10 +39,8 @@ def recognise_panoptic(tree: Tree) -> str | None:
 def _files(tree: Tree, *, panoptic: bool) -> list[Path]:
     found = []
     for path in tree.ending(".json"):
-        with path.open("rb") as file:
-            head = file.read(4096)
-            file.seek(max(0, path.stat().st_size - 4096))
-            ends = head + file.read()
+        head, tail = both_ends(path)
+        ends = head + tail
         words = (b'"images"', b'"annotations"', b'"categories"')
         if path.name.startswith(_OTHERS) or b'"shapes"' in head or not any(word in ends for word in words):
             continue

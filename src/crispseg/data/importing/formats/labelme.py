@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from crispseg.data.importing import painting
-from crispseg.data.importing.files import Tree, read_json, read_text, ring
+from crispseg.data.importing.files import Tree, both_ends, read_json, read_text, ring
 from crispseg.data.importing.painting import BadShapeError, Draw, Shape
 from crispseg.data.importing.pictures import inner_picture
 from crispseg.data.importing.records import Dropped, Entry, Source, split_of
@@ -29,10 +29,7 @@ def recognise(tree: Tree) -> str | None:
 def _files(tree: Tree, *, first: bool = False) -> list[Path]:
     found = []
     for path in tree.ending(".json"):
-        with path.open("rb") as file:
-            head = file.read(4096)
-            file.seek(max(0, path.stat().st_size - 4096))
-            ends = head + file.read()
+        ends = b"".join(both_ends(path))
         if b'"shapes"' in ends and (b'"imagePath"' in ends or b'"imageData"' in ends or b'"imageHeight"' in ends):
             found.append(path)
             if first:
