@@ -3,11 +3,13 @@
     python -m benchmarks.operator                      # all shapes, both layouts, one thread and two
     python -m benchmarks.operator --shapes 1x256x128   # some shapes
     python -m benchmarks.operator --beside 1           # beside a busy process
+    python -m benchmarks.operator --machine amd        # on another processor, beside the first one's results
     python -m benchmarks.operator --only scaling       # how cost grows with C, H·W, k and B
     python -m benchmarks.operator --only sizes         # fifty images of fifty sizes
 
 Every ratio is to the better of ``F.conv2d``'s two layouts in the same run. Results are merged into
-``benchmarks/results/operator.json``, a row a shape, operator, layout, number of threads and of busy processes.
+``benchmarks/results/operator.json`` (``operator-<machine>.json``), a row a shape, operator, layout, number of threads
+and of busy processes.
 """
 
 import argparse
@@ -166,6 +168,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="comma-separated; the slow rivals run with the most alone")
     parser.add_argument("--beside", type=int, default=0, help="busy processes beside it (no slow rivals, no memory)")
     parser.add_argument("--only", choices=["operators", "scaling", "sizes"], default="operators")
+    parser.add_argument("--machine", help="a name: results go to operator-<machine>.json, with a table of their own")
     parser.add_argument("--seconds", type=float, default=40.0, help="timing budget a shape")
     options = parser.parse_args()
     threads = sorted(map(int, options.threads.split(",")))
@@ -188,6 +191,7 @@ def main() -> None:
         wanted = tuple(n if len(n) == 4 else (*n, n[2]) for n in numbers)
     names = tuple(options.operators.split(";")) if options.operators else tuple(ALL)
     rows = []
+    subject = f"operator-{options.machine}" if options.machine else "operator"
     for shape in wanted:
         for count in threads:
             torch.set_num_threads(count)
@@ -195,21 +199,21 @@ def main() -> None:
             with busy(options.beside):
                 found = measure(shape, options.seconds, tuple(name for name in names if slow or name not in SLOW))
             rows += [{**row, "beside": options.beside} for row in found]
-            _merge(rows)
+            _merge(subject, rows)
     for row in rows:
         if not options.beside:
             torch.set_num_threads(row["threads"])
             add_memory(row)
-            _merge(rows)
+            _merge(subject, rows)
         print({key: round(x, 2) if isinstance(x, float) else x for key, x in row.items()}, flush=True)
 
 
-def _merge(rows: list[dict[str, Any]]) -> None:
+def _merge(subject: str, rows: list[dict[str, Any]]) -> None:
     """Save ``rows``, and of the earlier ones those that were not measured again."""
-    path = RESULTS / "operator.json"
+    path = RESULTS / f"{subject}.json"
     before = json.loads(path.read_text())["rows"] if path.exists() else []
     new = [_key(row) for row in rows]
-    save("operator", [row for row in before if all(name in row for name in ROW) and _key(row) not in new] + rows)
+    save(subject, [row for row in before if all(name in row for name in ROW) and _key(row) not in new] + rows)
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
