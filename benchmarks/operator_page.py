@@ -255,6 +255,11 @@ def main() -> None:
             lines += ["### Beside a busy process", "", *beside(operators)]
         lines += ["### The floor, by counting (forward)", "", *floor(most)]
         lines += ["### All operators", "", *peers(most)]
+    for path in sorted(RESULTS.glob("operator-*.json")):
+        rows, stamp = read(path.stem)
+        commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+        where = f"{stamp['processor']}, torch {stamp['torch']}, {stamp['date'][:10]}, commit {commits}."
+        lines += ["### On another processor", "", where, "", *targets([row for row in rows if not row["beside"]])]
     scaling = [row for row in scaling if "layout" in row]
     if scaling:
         plot(scaling, PLOT)

@@ -89,11 +89,11 @@ def compare(root: Path, neck: str, size: int, turns: int) -> dict[str, list[floa
                 losses = [next(other) for _ in range(STEPS)]
             began = time.process_time()
             times["bare"].append(began - now)
-        loss = step(*arguments)
-        if done == 0 and loss != losses[0]:
+        found = step(*arguments)
+        if done == 0 and (loss := found[0].item()) != losses[0]:
             raise RuntimeError(f"the bare loop is not the same training: its first loss is {losses[0]}, not {loss}")
         done += 1
-        return loss
+        return found
 
     with tempfile.TemporaryDirectory() as folder, mock.patch.object(loop, "_step", between):
         train(c, Path(folder, "run"))

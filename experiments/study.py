@@ -33,6 +33,7 @@ from crispseg.data import find_samples
 from crispseg.errors import UsageError, nearest
 from crispseg.evaluation import run_maps, suite, write_counts
 from crispseg.files import write_json
+from crispseg.inference.predictor import choose_device
 from crispseg.runs import environment, load_run
 from crispseg.training import train
 
@@ -123,7 +124,8 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
     results = {}
     for split in study.splits(row):
         samples, classes = find_samples(data.root, split, data.layout)
-        found = suite(run_maps(run, samples, label_size=study.label_size), classes.names, classes.ignore_index)
+        maps = run_maps(run, samples, device=choose_device("auto"), label_size=study.label_size)
+        found = suite(maps, classes.names, classes.ignore_index)
         results[split] = found.summary()
         if split == "test":
             write_counts(result.with_suffix(".npz"), found)

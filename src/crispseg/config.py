@@ -171,6 +171,8 @@ class TrainingConfig:
         validate_every: Epochs between validations.
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
         accelerator: "auto", "cpu" or "cuda".
+        tf32: On a GPU, products of float32 in TF32: faster, 10 bits of the factors' 23.
+        compile: Train through torch.compile, which takes minutes before the first step.
     """
 
     epochs: int = 40
@@ -191,6 +193,8 @@ class TrainingConfig:
     validate_every: int = 1
     checkpoint_every: int = 100
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    tf32: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check(self, "training.")

@@ -8,6 +8,7 @@ Not here: the run folder's layout (``crispseg.runs``), evaluation on test data (
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ from crispseg.training.validation import TOLERANCES, validate
 
 LAST, BEST = folder.CHECKED
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+READ_EVERY = {"cuda": 20}
+"""Steps between two readings of the loss on a device, 1 if it is not here: whoever reads waits for the device."""
 
 
 def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -71,10 +74,10 @@ def check(config: Config) -> None:
 
 
 def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> dict[str, Any]:
-    fabric = _fabric(config)
+    fabric, t = _fabric(config), config.training
+    gpu = fabric.device.type == "cuda"
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    t = config.training
     train_set, val_set = sources.data_sets(config.data)
     facts = folder.data_facts(config)
     if resume:
@@ -88,7 +91,9 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
         model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
     model = model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
-    wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
+    if t.compile:
+        model.compile()  # in place: what is saved and averaged keeps its names
+    wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t, fused=gpu and t.precision != "fp16"))
     weights = sources.weights_of_classes(config, train_set)
     criterion = Criterion(
         kind=t.loss,
@@ -116,30 +121,29 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
     }
     validations.add(steps)
     started = time.monotonic() - state["seconds"]
-    mean_loss = _Mean()
-    with Log(out, state["log"], total=steps) as log:
-        start, gpu = state["step"], fabric.device.type == "cuda"
+    losses = _Losses(READ_EVERY.get(fabric.device.type, 1))
+    with _products(t.tf32), Log(out, state["log"], total=steps) as log:
+        start = state["step"]
         stream = sources.batches(train_set, config, start=start, steps=steps, pin_memory=gpu)
         for step, batch in enumerate(stream, start=start):
             torch.manual_seed(mix(config.seed, step))  # dropout
             lr = optimisation.learning_rate(step, steps, t)
             optimisation.set_learning_rate(optimizer, lr)
-            loss = _step(fabric, wrapped, optimizer, criterion, batch, step, t.clip)
+            losses.add(step, batch["name"], _step(fabric, wrapped, optimizer, criterion, batch, t.clip))
             if average is not None:
                 average.update_parameters(model)
             done = step + 1
-            mean_loss.add(loss)
-            log.advance(done, loss)
+            log.advance(done, losses.last)
             best = False
             if done in validations:
-                val = validate(average.module if average is not None else model, val_set, fabric)
+                val = validate(average.module if average is not None else model, val_set, fabric, t.batch_size)
                 best = val["miou"] > state["best"]
                 if best:
                     state |= {"best": val["miou"], "best_step": done, "val": val}
                 row = {f"val_boundary_f{tolerance:g}": f for tolerance, f in zip(TOLERANCES, val["boundary_f"])}
-                log.write(done, loss=mean_loss.take(), lr=lr, val_miou=val["miou"], **row)
+                log.write(done, loss=losses.take(), lr=lr, val_miou=val["miou"], **row)
             elif done % t.checkpoint_every == 0:
-                log.write(done, loss=mean_loss.take(), lr=lr)
+                log.write(done, loss=losses.take(), lr=lr)
             if done in validations or done % t.checkpoint_every == 0:
                 state |= {"step": done, "seconds": time.monotonic() - started, "log": log.rows}
                 state |= _capture(model, average, optimizer, fabric)
@@ -159,22 +163,19 @@ def _start(config: Config, manifest: Manifest, classes: ClassSet, facts: folder.
 
 
 def _step(
-    fabric: Fabric, model: Any, optimizer: Any, criterion: Criterion, batch: dict[str, Any], step: int, clip: float
-) -> float:
-    """One optimizer step; stops before the optimizer if the loss or the gradient is not finite."""
+    fabric: Fabric, model: Any, optimizer: Any, criterion: Criterion, batch: dict[str, Any], clip: float
+) -> Tensor:
+    """Take one optimizer step; return its loss and the norm of its gradient (2,), which nothing here waits for."""
     images = fabric.to_device(batch["image"]).contiguous(memory_format=torch.channels_last)
     logits, others = model(images, aux=True)
     loss = model.loss(logits, others, fabric.to_device(batch["label"]), criterion)
-    if not torch.isfinite(loss):
-        raise CrispsegError(f"step {step}: the loss is {loss.item()}; samples: {', '.join(batch['name'])}")
     fabric.backward(loss)
-    norm = fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)
-    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None  # fp16: the scaler skips such a step itself
-    if not scaled and not torch.isfinite(cast(Tensor, norm)):
-        raise CrispsegError(f"step {step}: the gradient is not finite; samples: {', '.join(batch['name'])}")
+    norm = cast(Tensor, fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False))
     optimizer.step()
     optimizer.zero_grad()
-    return loss.item()
+    if getattr(fabric.strategy.precision, "scaler", None) is not None:  # fp16: the scaler skips a step that overflows
+        norm = torch.zeros_like(norm)
+    return torch.stack((loss.detach().float(), norm.float()))
 
 
 def _finish(out: Path, manifest: Manifest, state: checkpoint.State, model: nn.Module, steps: int) -> dict[str, Any]:
@@ -198,7 +199,7 @@ def _capture(model: nn.Module, average: Any, optimizer: Any, fabric: Fabric) -> 
     return {
         "model": model.state_dict(),
         "average": None if average is None else average.module.state_dict(),
-        "averaged": 0 if average is None else int(average.n_averaged),
+        "averaged": 0 if average is None else average.n_averaged,
         "optimizer": optimizer.state_dict(),
         "precision": fabric.strategy.precision.state_dict(),
     }
@@ -208,7 +209,7 @@ def _restore(state: checkpoint.State, model: nn.Module, average: Any, optimizer:
     model.load_state_dict(state["model"])
     if average is not None:
         average.module.load_state_dict(state["average"])
-        average.n_averaged.fill_(state["averaged"])
+        average.n_averaged = state["averaged"]
     optimizer.load_state_dict(state["optimizer"])
     fabric.strategy.precision.load_state_dict(state["precision"])
 
@@ -234,6 +235,17 @@ def _fabric(config: Config) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+@contextlib.contextmanager
+def _products(tf32: bool) -> Iterator[None]:
+    """Products of float32 on a GPU in TF32, or not; a CPU has none."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @contextlib.contextmanager
@@ -270,16 +282,35 @@ def _json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, allow_nan=False) + "\n").encode()
 
 
-class _Mean:
-    """A running mean that is taken and starts again."""
+class _Losses:
+    """What :func:`_step` gave, read ``every`` so many steps and before each row of the log: reading waits for a GPU."""
 
-    def __init__(self) -> None:
-        self.total, self.count = 0.0, 0
+    def __init__(self, every: int) -> None:
+        self.every, self.last = every, math.nan
+        self._waiting: list[tuple[int, list[str], Tensor]] = []
+        self._read: list[float] = []
 
-    def add(self, value: float) -> None:
-        self.total, self.count = self.total + value, self.count + 1
+    def add(self, step: int, names: list[str], found: Tensor) -> None:
+        """Note a step. CrispsegError, as soon as it is read, if its loss or its gradient is not finite."""
+        self._waiting.append((step, names, found))
+        if len(self._waiting) >= self.every:
+            self._catch_up()
 
     def take(self) -> float:
-        mean = self.total / max(1, self.count)
-        self.total, self.count = 0.0, 0
+        """The mean loss since this was asked last."""
+        self._catch_up()
+        mean = sum(self._read) / max(1, len(self._read))
+        self._read = []
         return mean
+
+    def _catch_up(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        for (step, names, _), (loss, norm) in zip(waiting, torch.stack([x for *_, x in waiting]).tolist()):
+            if not math.isfinite(loss):
+                raise CrispsegError(f"step {step}: the loss is {loss}; samples: {', '.join(names)}")
+            if not math.isfinite(norm):
+                raise CrispsegError(f"step {step}: the gradient is not finite; samples: {', '.join(names)}")
+            self._read.append(loss)
+            self.last = loss

@@ -14,10 +14,10 @@ from crispseg.models import HeadRefiner, SegmentationNetwork
 from crispseg.nn import SemanticDiffusion, SemanticDiffusionNeck
 
 
-def make_optimizer(model: SegmentationNetwork, t: TrainingConfig) -> torch.optim.AdamW:
+def make_optimizer(model: SegmentationNetwork, t: TrainingConfig, *, fused: bool = False) -> torch.optim.AdamW:
     """AdamW with groups of encoder and rest, decayed or not (norms, biases and λ are not); ``scale`` multiplies lr.
 
-    A neck with a rate of its own has groups of its own.
+    A neck with a rate of its own has groups of its own. ``fused``: in one kernel, whose last digits are others.
     """
     encoder = {id(p) for p in model.encoder.parameters()}
     necks = [m for m in model.modules() if isinstance(m, SemanticDiffusion | SemanticDiffusionNeck | HeadRefiner)]
@@ -32,7 +32,7 @@ def make_optimizer(model: SegmentationNetwork, t: TrainingConfig) -> torch.optim
             (0.0, [p for p in own if p.ndim <= 1]),
         ):
             groups.append({"params": parameters, "weight_decay": decay, "scale": scale})
-    return torch.optim.AdamW(groups, lr=t.lr)
+    return torch.optim.AdamW(groups, lr=t.lr, fused=fused or None)
 
 
 def learning_rate(step: int, steps: int, t: TrainingConfig) -> float:
@@ -65,6 +65,8 @@ class Average(AveragedModel):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
+        del self.n_averaged  # a number on the device would have to be waited for
+        self.n_averaged = 0
         self.decay = decay
         self._fractions: tuple[list[Tensor], list[Tensor]] | None = None
         self._whole: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -79,7 +81,7 @@ class Average(AveragedModel):
                 part = self._fractions if averaged.is_floating_point() else self._whole
                 part[0].append(averaged)
                 part[1].append(current)
-        n = int(self.n_averaged)
+        n = self.n_averaged
         torch._foreach_lerp_(*self._fractions, 1.0 if n == 0 else 1 - min(self.decay, (1 + n) / (10 + n)))
         if self._whole[0]:
             torch._foreach_copy_(*self._whole)
