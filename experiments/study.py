@@ -6,8 +6,10 @@
 A study file names a base config (a row may name its own), what all rows change in it, and what each row changes. The
 run of a row and a seed is the folder ``runs/STUDY/ROW-sSEED``, its numbers on val and on test are
 ``experiments/results/STUDY/ROW-sSEED.json``; the counts of every image of test, from which ``crispseg compare`` makes
-differences with an interval, are the ``.npz`` beside it. It can be killed at any moment and started again, also twice
-at once: a run goes on from its checkpoint, one that another process trains is left to it.
+differences with an interval, are the ``.npz`` beside it. A row that says ``of: ROW`` and ``refine: NAME`` is not
+trained: it is that row's run, its class scores refined (``crispseg.refinement``) before they are measured. A study can
+be killed at any moment and started again, also twice at once: a run goes on from its checkpoint, one that another
+process trains is left to it.
 
 **Choices are made on val; test is for reporting.** A study in which something is chosen says ``choose: val``. Its runs
 are evaluated on val alone, until the file names, under ``choice:``, the rows that are reported (what was chosen and
@@ -22,7 +24,7 @@ import fcntl
 import json
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -34,6 +36,7 @@ from crispseg.errors import UsageError, nearest
 from crispseg.evaluation import run_maps, suite, write_counts
 from crispseg.files import write_json
 from crispseg.inference.predictor import choose_device
+from crispseg.refinement import read_refiner, write_refiner
 from crispseg.runs import environment, load_run
 from crispseg.training import train
 
@@ -46,6 +49,7 @@ class Study:
     """A question: its rows by name, each a config, its seeds, and the size (height, width) its labels are read at.
 
     ``choose``: something is chosen in it, on val; then test is opened for the rows of ``choice`` alone.
+    ``refined``: the rows that are another row's run, with what refines its scores.
     """
 
     name: str
@@ -54,6 +58,11 @@ class Study:
     label_size: tuple[int, int] | None
     choose: bool = False
     choice: tuple[str, ...] = ()
+    refined: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def run_of(self, row: str, seed: int) -> str:
+        """The name of the run that a row and a seed are measured on."""
+        return f"{self.refined.get(row, (row,))[0]}-s{seed}"
 
     def runs(self) -> list[tuple[str, int]]:
         """Every (row, seed), all rows of one seed before the next."""
@@ -75,8 +84,13 @@ def read_study(path: Path) -> Study:
     for key in tree:
         if key not in KEYS:
             raise UsageError(f"{path}: unknown key {key!r}{nearest(key, KEYS)}")
-    rows = {}
+    rows, refined = {}, {}
     for name, changes in tree["rows"].items():
+        if "of" in changes:
+            if changes.keys() != {"of", "refine"} or changes["of"] not in rows:
+                raise UsageError(f"{path}: {name}: expected of: a row above it, and refine: what refines its scores")
+            refined[name], rows[name] = (changes["of"], changes["refine"]), rows[changes["of"]]
+            continue
         changed = yaml.safe_load(Path(changes.pop("base", tree.get("base"))).read_text())
         for key, value in {**tree.get("all", {}), **changes}.items():
             *parents, leaf = key.split(".")
@@ -98,7 +112,7 @@ def read_study(path: Path) -> Study:
         raise UsageError(
             f"{path}: its choice opens test once the file is committed as it stands, found it changed or new"
         )
-    return Study(path.stem, rows, tuple(tree["seeds"]), tuple(size) if size else None, bool(choose), choice)
+    return Study(path.stem, rows, tuple(tree["seeds"]), tuple(size) if size else None, bool(choose), choice, refined)
 
 
 def committed(path: Path) -> bool:
@@ -114,6 +128,7 @@ def committed(path: Path) -> bool:
 
 def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> None:
     """Train a run into ``folder`` as far as it is not, evaluate it on the open splits, and write its numbers."""
+    refiner = read_refiner(study.refined[row][1]) if row in study.refined else None
     config = configs.from_dict({**configs.to_dict(study.rows[row]), "seed": seed})
     if not (folder / "metrics.json").is_file():
         train(config, folder, resume=(folder / "config.yaml").is_file())
@@ -124,7 +139,8 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
     results = {}
     for split in study.splits(row):
         samples, classes = find_samples(data.root, split, data.layout)
-        maps = run_maps(run, samples, device=choose_device("auto"), label_size=study.label_size)
+        options = {"device": choose_device("auto"), "label_size": study.label_size, "refiner": refiner}
+        maps = run_maps(run, samples, **options)
         found = suite(maps, classes.names, classes.ignore_index)
         results[split] = found.summary()
         if split == "test":
@@ -136,6 +152,7 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
             "row": row,
             "seed": seed,
             "label_size": study.label_size,
+            "refine": None if refiner is None else write_refiner(refiner),
             "config": configs.to_dict(run.config),
             "training": {**training["metrics"], **training["environment"]},
             "evaluation": environment(),
@@ -184,7 +201,7 @@ def main() -> None:
             if seed not in (arguments.seeds or study.seeds) or row not in (arguments.rows or study.rows):
                 continue
             name = f"{study.name}/{row}-s{seed}"
-            folder, result = arguments.runs / name, arguments.results / f"{name}.json"
+            folder, result = arguments.runs / study.name / study.run_of(row, seed), arguments.results / f"{name}.json"
             if arguments.list:
                 state = "done" if done(study, row, result) else "begun" if folder.is_dir() else "missing"
                 print(f"{state:8} {name}")

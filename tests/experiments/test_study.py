@@ -108,6 +108,28 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     assert rows[1][2].split(" ± ")[0] == f"{50 * sum(both):.1f}"
 
 
+def test_a_refined_row_is_another_rows_run_measured_anew(question, tmp_path, monkeypatch, capsys):
+    tree = yaml.safe_load(question.read_text())
+    tree["rows"] = {"none": tree["rows"]["none"], "smooth": {"of": "none", "refine": "guided:radius=2,epsilon=0.5"}}
+    question.write_text(yaml.safe_dump(tree, sort_keys=False))
+    carry_out(monkeypatch, study, tmp_path, question, "--runs", tmp_path / "runs", "--seeds", "0")
+    assert [line.split("/")[1] for line in capsys.readouterr().out.split()] == ["none-s0", "smooth-s0"]
+    assert [path.name for path in (tmp_path / "runs" / "does_it_help").iterdir() if path.is_dir()] == ["none-s0"]
+    plain, smooth = (
+        json.loads((tmp_path / "results" / "does_it_help" / f"{row}-s0.json").read_text()) for row in ("none", "smooth")
+    )
+    assert plain["refine"] is None and smooth["refine"].startswith("guided:radius=2,epsilon=0.5")
+    assert plain["training"] == smooth["training"] and plain["results"] != smooth["results"]
+
+
+@pytest.mark.parametrize("changes", [{"of": "nobody", "refine": "crf"}, {"of": "none"}])
+def test_a_refined_row_says_of_which_and_by_what(question, changes):
+    tree = yaml.safe_load(question.read_text())
+    question.write_text(yaml.safe_dump({**tree, "rows": {**tree["rows"], "smooth": changes}}, sort_keys=False))
+    with pytest.raises(UsageError, match="smooth: expected of: a row above it, and refine: what refines its scores"):
+        study.read_study(question)
+
+
 def test_a_run_that_another_process_trains_is_left_to_it(question, tmp_path, monkeypatch, capsys):
     with study.alone(tmp_path / "runs" / "does_it_help" / "sdn-s0") as mine:
         assert mine
