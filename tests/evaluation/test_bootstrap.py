@@ -1,10 +1,13 @@
 """The bootstrap is paired, resamples groups whole, and holds exact sums."""
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given
 
 from crispseg.errors import UsageError
 from crispseg.evaluation import group_images, paired_bootstrap
+from crispseg.evaluation.bootstrap import CHUNK
 
 
 def share(counts):
@@ -69,3 +72,18 @@ def test_a_seed_repeats_the_draws():
 def test_patterns_that_do_not_fit(pattern, words):
     with pytest.raises(UsageError, match=words):
         group_images(["a", "b"], pattern)
+
+
+@given(st.data(), st.integers(1, 12), st.integers(1, 5), st.integers(0, 2**40), st.integers(1, 2 * CHUNK + 1))
+def test_a_replicate_is_the_sum_over_the_groups_that_were_drawn(data, images, most, large, samples):
+    """By search: any counts, up to where their sums are no longer exact in float64, any groups, any number of draws."""
+    group = torch.tensor(data.draw(st.lists(st.integers(0, most - 1), min_size=images, max_size=images)))
+    group = group.unique(return_inverse=True)[1]
+    counts = [torch.tensor(data.draw(st.lists(st.integers(0, large), min_size=images, max_size=images))) for _ in "ab"]
+    (side,) = paired_bootstrap([[{"n": n} for n in counts]], group, lambda c: c, samples=samples, seed=large)
+    assert side["n"].shape == (samples, 2)
+    generator, number = torch.Generator().manual_seed(large), int(group.max()) + 1
+    for start in range(0, samples, CHUNK):
+        picked = torch.randint(number, (min(CHUNK, samples - start), number), generator=generator)
+        for found, groups in zip(side["n"][start:], picked.tolist()):
+            assert found.tolist() == [sum(int(n[group == g].sum()) for g in groups) for n in counts]

@@ -217,7 +217,11 @@ def test_the_results_kept_here_are_of_what_their_study_asks(path):
     assert found or "choose" in asked  # a study that is still being asked
     for result in found:
         run = json.loads(result.read_text())
-        says = {**asked.get("all", {}), **asked["rows"][run["row"]]}
+        row = asked["rows"][run["row"]]
+        if "of" in row:
+            assert run["refine"].startswith(row["refine"])
+            row = asked["rows"][row["of"]]
+        says = {**asked.get("all", {}), **row}
         says.pop("base", None)
         does = configs.leaves(run["config"])
         assert {key: does[key] for key in says} == says, result
