@@ -13,10 +13,10 @@ import torch
 
 from crispseg import config as configs
 from crispseg._version import __version__
-from crispseg.config import Config
+from crispseg.config import Config, NeckConfig
 from crispseg.data import ClassSet, SegmentationDataset, find_samples
 from crispseg.data.transforms import Size
-from crispseg.errors import DataError, UsageError
+from crispseg.errors import DataError, UsageError, nearest
 from crispseg.evaluation import (
     Case,
     Contender,
@@ -37,6 +37,25 @@ from crispseg.report.compare import Scene, compare_page
 from crispseg.runs import environment, load_run, make_model
 
 Track = Callable[[Sequence[Any], str], Iterable[Any]]
+RIVALS: dict[str, dict[str, Any]] = {
+    **{neck: {"model": {"neck": neck}} for neck in ("conv", "dysample", "carafe")},
+    "boundary_weighted": {"training": {"losses": {"boundary_weighted": 1.0}}},
+    **{
+        loss: {"training": {"losses": {"cross_entropy": 1.0, loss: weight}}}
+        for loss, weight in (
+            ("boundary", 0.1),
+            ("active_boundary", 1.0),
+            ("boundary_dou", 1.0),
+            ("rmi", 1.0),
+            ("lovasz", 1.0),
+            ("dice", 1.0),
+            ("skeleton_recall", 1.0),
+        )
+    },
+}
+"""What a network may have in SDN's place, by name, and what it changes in the config of the side without a neck."""
+FAMILIES = ("conv", "carafe", "boundary_weighted", "lovasz")
+"""The short list: the control, and of each family that is trained the one that did best in docs/choosing.md."""
 
 
 def _silent(items: Sequence[Any], what: str) -> Iterable[Any]:
@@ -50,6 +69,7 @@ def does_it_help(
     split: str | None = None,
     label_size: Size | None = None,
     seeds: Sequence[int] = (0, 1, 2),
+    against: Sequence[str] = (),
     **options: Any,
 ) -> dict[str, Any]:
     """Train a network of your own without and with SDN, and say whether it helped and how sure that is.
@@ -70,6 +90,8 @@ def does_it_help(
         (height, width) to which these are brought first.
     seeds
         One training of each side for each.
+    against
+        Names of ``RIVALS``, each a further side: the same network with that in SDN's place, on the same budget.
     options
         Of :func:`run_comparison`.
 
@@ -89,11 +111,11 @@ def does_it_help(
     m, d, out = config.model, config.data, Path(out)
     if m.factory is None or m.neck == "none":
         raise UsageError("does what help? model.factory must name a PATH.py:FACTORY, and model.neck must not be none")
-    sides = {f"without-{m.neck}": "none", f"with-{m.neck}": m.neck}
-    two = {name: dataclasses.replace(config, model=dataclasses.replace(m, neck=neck)) for name, neck in sides.items()}
+    without, refined = f"without-{m.neck}", f"with-{m.neck}"
+    two = {name: _changed(config, {"model": {"neck": n}}) for name, n in ((without, "none"), (refined, m.neck))}
     _check_start(two)
     contenders = []
-    for name, one in two.items():
+    for name, one in {**two, **{f"with-{rival}": _rival(two[without], rival) for rival in against}}.items():
         path = out / f"{name}.yaml"
         configs.write(one, path)
         contenders.append(Contender(name, "config", (path,)))
@@ -181,6 +203,20 @@ def run_comparison(
     page = compare_page(result, scene, palette, ignore_index, _provenance(facts, trained))
     write_text(out / "report.html", page)
     return result
+
+
+def _changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:
+    """``config`` with other values of some keys."""
+    parts = {part: dataclasses.replace(getattr(config, part), **values) for part, values in changes.items()}
+    return dataclasses.replace(config, **parts)
+
+
+def _rival(without: Config, name: str) -> Config:
+    """The side without a neck, with a rival in its place; a rival neck has the width of SDN's."""
+    if name not in RIVALS:
+        raise UsageError(f"--against {name}: no such rival{nearest(name, RIVALS)}")
+    options = {"neck_options": NeckConfig(width=without.model.neck_options.width)}
+    return _changed(_changed(without, {"model": options}), RIVALS[name])
 
 
 def _check_start(two: Mapping[str, Config]) -> None:

@@ -70,6 +70,14 @@ def flags() -> list[Flag]:
             **first,
         ),
         Flag(
+            name="--against",
+            numbers=0,
+            metavar="NAME …",
+            help="for --model: train these in SDN's place, too, such as conv, carafe, lovasz; families: the short list",
+            of=alone,
+            **first,
+        ),
+        Flag(
             name="--data.root",
             dest="root",
             kind=path,
@@ -166,11 +174,17 @@ def _own_network(arguments: Any, seeds: Sequence[int]) -> dict[str, Any]:
     own = {"root": str(arguments.root)} | ({} if arguments.layout is None else {"layout": arguments.layout})
     tree |= {"data": {**(tree.get("data") or {}), **own}, "seed": 0}
     config = config_of(arguments, {**tree, "model": {**(tree.get("model") or {}), "factory": arguments.model}})
-    from crispseg.comparison import does_it_help
+    from crispseg.comparison import FAMILIES, does_it_help
 
     size = pair(arguments.label_size)
     return does_it_help(
-        config, arguments.out, split=arguments.split, label_size=size, seeds=seeds, **_options(arguments)
+        config,
+        arguments.out,
+        split=arguments.split,
+        label_size=size,
+        seeds=seeds,
+        against=FAMILIES if arguments.against == ["families"] else arguments.against or (),
+        **_options(arguments),
     )
 
 
