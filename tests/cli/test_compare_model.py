@@ -126,6 +126,29 @@ def test_the_verdict_is_that_of_compare(compared):
     assert costs["with-sdn"]["parameters"] > costs["without-sdn"]["parameters"]
 
 
+def test_rivals_are_trained_in_its_place_on_the_same_budget(compared, scenes):
+    """The two sides that are there already are not trained again; the rivals are two configs more."""
+    out = compared / "out"
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
+    more = ("--against", "conv", "boundary_weighted")
+    assert main(command(compared / "net.py", scenes, out, *more)) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    result = json.loads((out / "compare.json").read_text())
+    assert list(result["verdicts"]) == ["with-sdn", "with-conv", "with-boundary_weighted"]
+    runs = {side: load_run(out / "runs" / f"with-{side}-seed0", factory=str(compared / "net.py:make")) for side in
+            ("sdn", "conv", "boundary_weighted")}  # fmt: skip
+    assert runs["conv"].config.model.neck == "conv" and runs["boundary_weighted"].config.model.neck == "none"
+    assert runs["boundary_weighted"].config.training.losses == {"boundary_weighted": 1.0}
+    sizes = {side: sum(p.numel() for p in run.model.parameters()) for side, run in runs.items()}
+    assert sizes["conv"] == sizes["sdn"] > sizes["boundary_weighted"]  # the control has the same width
+
+
+def test_a_rival_that_is_none_is_refused_with_the_nearest(net, scenes, tmp_path, capsys):
+    assert main(command(net, scenes, tmp_path / "out", "--against", "lovas")) == 2
+    assert "--against lovas: no such rival; did you mean 'lovasz'?" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "runs").exists()
+
+
 def test_both_sides_start_from_the_same_weights_and_the_neck_is_the_difference(compared):
     plain, refined = (
         load_file(compared / "out" / "runs" / f"{side}-seed0" / "model.safetensors")

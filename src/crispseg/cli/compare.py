@@ -71,8 +71,8 @@ def flags() -> list[Flag]:
         ),
         Flag(
             name="--against",
-            numbers=0,
-            metavar="NAME …",
+            nargs="+",
+            metavar="NAME",
             help="for --model: train these in SDN's place, too, such as conv, carafe, lovasz; families: the short list",
             of=alone,
             **first,
