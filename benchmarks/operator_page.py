@@ -277,6 +277,14 @@ def main() -> None:
         lines += ["### What was tried on the CPU", "", *pieces(tried)]
     if necks:
         lines += ["### The neck as a whole, 512×512 (forward: 1 image; step: 2)", "", *neck(necks)]
+    loops, stamp = read("trainer")
+    if loops:
+        head = ["neck", "bare loop, ms a step", "crispseg train, ms a step", "of the bare loop's speed", "turns"]
+        cells = [[row["neck"], f"{row['bare_ms_a_step']:.0f}", f"{row['trainer_ms_a_step']:.0f}", f"{row['rate']:.3f}",
+                  row["calls"]] for row in loops]  # fmt: skip
+        lines += ["### The trainer beside a bare loop", "", *table(head, cells), "",
+                  f"One thread, processor time, {loops[0]['size']}×{loops[0]['size']}, four images a step; "
+                  f"{stamp['processor']}, {stamp['date'][:10]}, commit {stamp['commit']}.", ""]  # fmt: skip
     page = PAGE.read_text()
     before, rest = page.split(BEGIN)
     write_text(PAGE, before + "\n".join([*lines, END]) + rest.split(END)[1])
