@@ -308,5 +308,5 @@ def test_a_checkpoint_that_does_not_fit_is_told(published, tmp_path):
 def test_without_transformers_the_extra_is_named(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else found(name))
-    with pytest.raises(UsageError, match=r'transformers is not installed: pip install "crispseg\[transformers\]"'):
+    with pytest.raises(UsageError, match=r'needs transformers, not installed: pip install "crispseg\[transformers\]"'):
         build_model("test_resnet", "mask2former", K, pretrained=False)
