@@ -11,7 +11,8 @@ For each operator in a network (one on the decoder's map, one a level between en
 - *S at borders*, *S inside*: mean S between neighbours on the band and off it, as the guide alone says.
 - *λ*: its median over the channels.
 
-Not here: metrics of predictions (``experiments.study``).
+Not here: metrics of predictions (``experiments.study``), responses of one image as pictures
+(``crispseg.demo.responses``).
 """
 
 import argparse
@@ -26,8 +27,7 @@ from torch import Tensor, nn
 
 from crispseg import stencil
 from crispseg.data import SegmentationDataset, find_samples
-from crispseg.metrics.labels import codes
-from crispseg.metrics.regions import band
+from crispseg.metrics.regions import near_boundary
 from crispseg.models import SegmentationModel
 from crispseg.nn import SemanticDiffusion
 from crispseg.nn.sdc import SemanticDifferenceConv2d
@@ -87,9 +87,9 @@ def measure(run: Path) -> dict[str, Any]:
     dataset = SegmentationDataset(samples, trained.classes, size=data.size)
     for item in map(dataset.__getitem__, range(len(dataset))):
         label, image = item["label"].to(torch.uint8), item["image"][None]
-        code = codes(label, label, len(trained.classes), trained.classes.ignore_index)[1]
-        border = band(code, BAND, len(trained.classes))[0].to(torch.uint8)
-        truth = border.masked_fill(code[0] == 0, 2)  # 2: void, neither at a border nor inside
+        void = label == trained.classes.ignore_index
+        border = near_boundary(label, BAND, len(trained.classes), trained.classes.ignore_index)[0].to(torch.uint8)
+        truth = border.masked_fill(void, 2)  # 2: void, neither at a border nor inside
         below, right = (-size % model.stride for size in image.shape[-2:])
         truth = F.pad(truth, (0, right, 0, below), value=2)
         model(image)
