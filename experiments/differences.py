@@ -19,6 +19,7 @@ results.md and README (``experiments.questions``).
 
 import argparse
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -43,6 +44,8 @@ METRICS = {
 OLDER = "Intervals of the older kind (percentiles), since the counts were not kept"
 COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
 """Not the latency: where studies are compared, something trains."""
+MANY = re.compile(r"(\d+) differences with 95 % each: by chance alone about one in twenty would exclude zero\.")
+"""What older comparisons say of their number; the tables say it in plainer words."""
 PREFIX = "compare-"
 """Of the name of a table of differences in a page."""
 
@@ -134,7 +137,8 @@ def _trainings(parts: Sequence[Result]) -> str:
     if len(parts) == 1:
         tree = parts[0]
         of = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
-        return " ".join([f"trainings: {of}.", *tree["caveats"][:1], *([] if counted(parts) else [_older(tree)])])
+        said = [MANY.sub(_by_chance, caveat) for caveat in tree["caveats"][:1]]
+        return " ".join([f"trainings: {of}.", *said, *([] if counted(parts) else [_older(tree)])])
     counts = [trainings(tree) for tree in parts]
     said = f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: "
     if not counted(parts):
@@ -143,6 +147,10 @@ def _trainings(parts: Sequence[Result]) -> str:
     return (
         f"{said}the chance in training is seen from all, the choice of images from the {known} whose counts are kept."
     )
+
+
+def _by_chance(found: re.Match[str]) -> str:
+    return f"Of {found[1]} such intervals about {int(found[1]) / 20:.0f} would exclude zero by chance."
 
 
 def _older(tree: Result) -> str:
