@@ -137,8 +137,8 @@ def _trainings(parts: Sequence[Result]) -> str:
     if len(parts) == 1:
         tree = parts[0]
         of = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
-        said = [MANY.sub(_by_chance, caveat) for caveat in tree["caveats"][:1]]
-        return " ".join([f"trainings: {of}.", *said, *([] if counted(parts) else [_older(tree)])])
+        notes = [MANY.sub(_by_chance, caveat) for caveat in tree["caveats"][:1]]
+        return " ".join([f"trainings: {of}.", *notes, *([] if counted(parts) else [_older(tree)])])
     counts = [trainings(tree) for tree in parts]
     said = f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: "
     if not counted(parts):

@@ -176,16 +176,15 @@ def answer(results: Path) -> str:
     grid = [f"{_plain(of['grid and weights'])} of {all_of}" for of, all_of in zip(steps, whole, strict=True)]
     own = [points(of["difference"]) for of in steps]
     paper = [gain(results, of, "encoder", "boundary_f_1") for of in ("forty", "fcn")]
-    return " ".join(
+    return "\n".join(
         [
-            "In the paper's place, at the encoder, our FPN and our FCN gained nothing: "
+            "- **The paper's place, at the encoder, gained nothing** on our FPN and our FCN: "
             f"{' and '.join(paper)} points of boundary F at 1 px, one training each.",
-            "In front of the head, on a finer grid, they gain.",
-            "How much of that the finer grid gives by itself depends on host and images: a plain convolution in the",
-            f"same place has {listed(grid)} points.",
-            f"The operator's own share, over that convolution, is {listed(own)}.",
-            f"Its guide S adds {listed([points(of['guide']) for of in steps])}.",
-            f"In mIoU the whole gain is {listed([gain(results, of, DEFAULT, 'miou') for of in SETS.values()])}.",
+            "- **In front of the head, on a finer grid, both gain.** The grid's share depends on host and images: a "
+            f"plain convolution in the same place has {listed(grid)} points.",
+            f"- **The operator's own share**, over that convolution: {listed(own)}.",
+            f"- **Its guide S** adds {listed([points(of['guide']) for of in steps])}.",
+            f"- **mIoU**, the whole gain: {listed([gain(results, of, DEFAULT, 'miou') for of in SETS.values()])}.",
         ]
     )
 

@@ -1,6 +1,6 @@
 """The notebooks of ``examples/notebooks`` run from their first cell to their last, with settings that make them short.
 
-Their outputs are kept in the files, small: ``jupyter execute --inplace examples/notebooks/*.ipynb`` makes them again.
+Their outputs are kept in the files, small: ``python docs/run_notebooks.py`` makes them again.
 """
 
 import base64
