@@ -274,7 +274,7 @@ def test_compare_takes_hosts(run, scenes, tmp_path, capsys):
         (("test_resnet", "fcn", K), {"decoder_options": {"droput": 0.1}}, "did you mean 'dropout'"),
         (("test_vit", "maskformer", K), {}, "reads 4 maps; this encoder gives"),
         (("test_resnet", "dpt", K), {}, "'test_resnet'"),
-        (("nowhere/at-all", "dpt", K), {}, "no checkpoint 'nowhere/at-all' could be had here"),
+        (("nowhere/at-all", "dpt", K), {}, "no checkpoint 'nowhere/at-all' could be found here"),
         (("vit_tiny_patch16_224", "dpt", K), {"pretrained": True}, r"local \.safetensors file"),
     ],
 )
