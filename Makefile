@@ -50,7 +50,7 @@ $(VENV)-docs/.installed: pyproject.toml
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --editable ".[train]"
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml

@@ -1,4 +1,4 @@
-"""What the docs site has beside the pages of ``docs``: README, CONTRIBUTING, the reference, the map of the house.
+"""What the docs site has beside the pages of ``docs``: README, CONTRIBUTING, notebooks, reference, map of the house.
 
 mkdocs calls the hooks below (``mkdocs.yml``). All of it is made from the code and the files of the repository, so that
 nothing is written twice. Links to files that are no page (sources, configs, results) become their paths; formulas
@@ -6,6 +6,7 @@ become MathML, which browsers draw without a script.
 """
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -17,6 +18,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "crispseg"
+NOTEBOOKS = ROOT / "examples" / "notebooks"
 NAMES = ROOT / "tests" / "architecture" / "public_names.txt"
 DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 """A doctest and what it prints: up to the next empty line."""
@@ -36,6 +38,7 @@ def on_files(files: Files, config: Any) -> Files:
         "index.md": (ROOT / "README.md").read_text(encoding="utf-8").replace("](docs/", "]("),
         "contributing.md": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "]("),
         "house.md": house(),
+        **{f"notebooks/{path.stem}.md": notebook(path) for path in NOTEBOOKS.glob("*.ipynb")},
         **{f"reference/{module}.md": reference(module, names) for module, names in public_names().items()},
     }
     for path, text in pages.items():
@@ -80,6 +83,28 @@ def reference(module: str, names: list[str]) -> str:
         f"::: {module}.{name}" for name in names if not name.startswith("__") and f"{module}.{name}" != "crispseg.nn"
     ]
     return "\n\n".join([f"# {module}", first_line(_file(module)), *entries])
+
+
+def notebook(path: Path) -> str:
+    """The page of a notebook: its words, its code, what it printed and what it drew."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            continue
+        parts.append(f"```python\n{text}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if output["output_type"] == "stream":
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            elif "image/webp" in data:
+                parts.append(
+                    f'<img alt="What the cell drew" src="data:image/webp;base64,{data["image/webp"].strip()}">'
+                )
+            elif "text/html" in data:
+                parts.append("".join(data["text/html"]))
+    return "\n\n".join([*parts, f"This page is the notebook `{path.relative_to(ROOT)}`."])
 
 
 def house() -> str:

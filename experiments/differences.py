@@ -1,10 +1,10 @@
 """From what ``crispseg compare`` wrote to the table of differences with their intervals.
 
-    python -m experiments.differences place-conv OUT/compare.json      # writes table compare-place-conv of the page
+    python -m experiments.differences place-conv OUT/compare.json      # keeps it, writes table compare-place-conv
     python -m experiments.differences fcn ONE/compare.json OTHER/compare.json       # trainings compared in two parts
-    python -m experiments.differences summary --page README.md         # the short table, from what is kept
+    python -m experiments.differences                                  # every table of differences, from what is kept
 
-Each file is kept as ``results/compare/NAME.json``, further ones as ``NAME-2.json`` and so on.
+Each file is kept in ``results/compare.jsonl.gz`` as ``NAME``, further ones as ``NAME-2`` and so on.
 
 **Parts.** Trainings whose counts are lost cannot be resampled together with later ones, but their values stand. So the
 difference is that of all trainings, the chance in training is seen from all of them, and the choice of images from
@@ -13,21 +13,25 @@ difference and its interval are the means of the parts', weighted by trainings.
 
 **Older files**, made before intervals were made of both, hold percentiles of a bootstrap; the table says so.
 
-Not here: making comparisons (``crispseg compare``), tables of rows (``experiments.table``).
+Not here: making comparisons (``crispseg compare``), tables of rows (``experiments.table``), the short tables of
+results.md and README (``experiments.questions``).
 """
 
 import argparse
 import json
+import re
 import statistics
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from crispseg.evaluation import Noise, combine
-from crispseg.files import write_json
-from experiments.table import HERE, Result, line, replace_table
+from experiments import kept
+from experiments.kept import Result
+from experiments.table import add_places, line, replace_table, tables_of
 
 METRICS = {
     "mIoU": "miou",
@@ -40,14 +44,10 @@ METRICS = {
 OLDER = "Intervals of the older kind (percentiles), since the counts were not kept"
 COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
 """Not the latency: where studies are compared, something trains."""
-SUMMARY = {
-    "CamVid 240×180, FPN on EfficientNet-Lite0": "tuned",
-    "CamVid 240×180, FCN on EfficientNet-Lite0": "fcn-tuned",
-    "ECSSD, FPN on EfficientNet-Lite0": "ecssd",
-}
-"""What the short table shows: on which images and host, and the name of the comparison with nothing."""
-DEFAULT = "central"
-"""The contender of the short table: S ≡ 1, which ``attach`` uses unless it is told."""
+MANY = re.compile(r"(\d+) differences with 95 % each: by chance alone about one in twenty would exclude zero\.")
+"""What older comparisons say of their number; the tables say it in plainer words."""
+PREFIX = "compare-"
+"""Of the name of a table of differences in a page."""
 
 
 def trainings(tree: Result) -> int:
@@ -107,10 +107,10 @@ def table(parts: Sequence[Result]) -> str:
     groups = (counted(parts) or parts)[0]["bootstrap"]["groups"]
     names = list(first["differences"])
     lines = [line(["", *(f"{name} − {first['baseline']}" for name in names)]), "|---|" + "---:|" * len(names)]
-    lines += [line([title, *(_words(pooled(parts, n, metric)) for n in names)]) for title, metric in METRICS.items()]
+    lines += [line([title, *(points(pooled(parts, n, metric)) for n in names)]) for title, metric in METRICS.items()]
     costs, foot = first.get("costs"), ""
     if costs:
-        lines += [line([title, *(_cost(costs["of"], first["baseline"], n, title) for n in names)]) for title in COSTS]
+        lines += [line([title, *(cost(costs["of"], first["baseline"], n, title) for n in names)]) for title in COSTS]
         foot = f" Operations: {costs['at'].split(' on ')[0].lower()}."
     made = ", ".join(f"{tree['environment']['commit']} on {_machine(tree)}" for tree in parts)
     lines.append(
@@ -120,38 +120,37 @@ def table(parts: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def summary(results: Path) -> str:
-    """The short table: a line a host, S ≡ 1 in front of the head against no neck and against the control."""
+def names_of(name: str) -> list[str]:
+    """The names under which the parts of a comparison are kept, nine at most."""
+    return [name, *(f"{name}-{number}" for number in range(2, 10))]
 
-    def parts(name: str) -> list[Result]:
-        paths = [results / "compare" / f"{name}.json", *sorted(results.glob(f"compare/{name}-[0-9].json"))]
-        return [json.loads(path.read_text()) for path in paths]
 
-    head = ["", "boundary F 1 px", "over a plain convolution there", "mIoU", "GFLOPs"]
-    lines = [line(head), "|---|" + "---:|" * (len(head) - 1)]
-    for title, name in SUMMARY.items():
-        none, conv = parts(name), parts(f"{name}-conv")
-        cells = [
-            _words(pooled(none, DEFAULT, "boundary_f_1")),
-            _words(pooled(conv, DEFAULT, "boundary_f_1")),
-            _words(pooled(none, DEFAULT, "miou")),
-            _cost(none[0]["costs"]["of"], none[0]["baseline"], DEFAULT, "GFLOPs"),
-        ]
-        lines.append(line([title, *cells]))
-    return "\n".join(lines)
+def parts_of(results: Path, name: str) -> list[Result]:
+    """The parts of a comparison that are kept; SystemExit if there are none."""
+    entries = kept.read(results, "compare")
+    if not (parts := [entries[key] for key in names_of(name) if key in entries]):
+        raise SystemExit(f"{results}: no comparison {name!r} is kept; crispseg compare makes them")
+    return parts
 
 
 def _trainings(parts: Sequence[Result]) -> str:
     if len(parts) == 1:
         tree = parts[0]
         of = ", ".join(f"{name} {found['trainings']}" for name, found in tree["contenders"].items())
-        return " ".join([f"trainings: {of}.", *tree["caveats"][:1], *([] if counted(parts) else [_older(tree)])])
+        notes = [MANY.sub(_by_chance, caveat) for caveat in tree["caveats"][:1]]
+        return " ".join([f"trainings: {of}.", *notes, *([] if counted(parts) else [_older(tree)])])
     counts = [trainings(tree) for tree in parts]
     said = f"{sum(counts)} trainings of each, compared in parts of {' and '.join(map(str, counts))}: "
     if not counted(parts):
         return f"{said}means of the parts' differences and intervals. {_older(parts[0])}"
-    kept = sum(trainings(tree) for tree in counted(parts))
-    return f"{said}the chance in training is seen from all, the choice of images from the {kept} whose counts are kept."
+    known = sum(trainings(tree) for tree in counted(parts))
+    return (
+        f"{said}the chance in training is seen from all, the choice of images from the {known} whose counts are kept."
+    )
+
+
+def _by_chance(found: re.Match[str]) -> str:
+    return f"Of {found[1]} such intervals about {int(found[1]) / 20:.0f} would exclude zero by chance."
 
 
 def _older(tree: Result) -> str:
@@ -164,34 +163,33 @@ def _machine(tree: Result) -> str:
     return str(machine["gpu"] or machine["processor"])
 
 
-def _cost(of: Result, baseline: str, name: str, title: str) -> str:
+def cost(of: Result, baseline: str, name: str, title: str) -> str:
+    """One of COSTS, without → with."""
     key, unit = COSTS[title]
     return " → ".join(f"{of[side][key] / unit:.2f}" for side in (baseline, name))
 
 
-def _words(found: dict[str, float]) -> str:
+def points(found: dict[str, float]) -> str:
+    """A difference with its interval, in points."""
     words = "{difference:+.1f} [{low:+.1f}, {high:+.1f}]"
     return words.format(**{key: 100 * found[key] for key in ("difference", "low", "high")}).replace("-", "−")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the comparison")
-    parser.add_argument("files", nargs="*", type=Path, metavar="compare.json")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    parser.add_argument("name", nargs="?", help="of the comparison; default: every one that the pages have a table of")
+    parser.add_argument("files", nargs="*", type=Path, metavar="compare.json", help="default: what is kept")
+    add_places(parser)
     arguments = parser.parse_args()
-    if arguments.name == "summary":
-        replace_table(arguments.page, "summary", summary(arguments.results))
-        return
-    if not arguments.files:
-        parser.error("give the compare.json that crispseg compare wrote")
-    parts = [json.loads(path.read_text()) for path in arguments.files]
-    text = table(parts)
-    for number, tree in enumerate(parts, start=1):
-        write_json(arguments.results / "compare" / f"{arguments.name}{'' if number == 1 else f'-{number}'}.json", tree)
-    replace_table(arguments.page, f"compare-{arguments.name}", text)
-    print(text)
+    if arguments.files:
+        parts = [json.loads(path.read_text()) for path in arguments.files]
+        table(parts)  # parts that do not fit each other are not kept
+        kept.put(arguments.results, "compare", **dict(zip_longest(names_of(arguments.name), parts)))
+    there = [name.removeprefix(PREFIX) for name in tables_of(arguments.page) if name.startswith(PREFIX)]
+    for name in [arguments.name] if arguments.name else there:
+        text = table(parts_of(arguments.results, name))
+        replace_table(arguments.page, PREFIX + name, text)
+        print(text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From the JSON files of a study to its figure: how far from a true border each row is right, and what it gains there.
+"""From what is kept of a study to its figure: how far from a true border each row is right, and what it gains there.
 
     python -m experiments.figure place --first controls/none       # writes docs/figures/results_place.svg
 
@@ -21,7 +21,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from crispseg.report.curves import INK
-from experiments.table import HERE, Result, rows_of
+from experiments.kept import HERE, RESULTS, Result
+from experiments.table import rows_of
 
 Curve = dict[str, float]
 
@@ -83,7 +84,7 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=("test", "val"))
     parser.add_argument("--first", metavar="STUDY/ROW", help="a row of another study, the baseline")
     parser.add_argument("--folder", type=Path, default=HERE / "studies", help="where the study files are")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--figures", type=Path, default=Path("docs/figures"))
     arguments = parser.parse_args()
     for study in arguments.studies:

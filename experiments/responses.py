@@ -11,11 +11,11 @@ For each operator in a network (one on the decoder's map, one a level between en
 - *S at borders*, *S inside*: mean S between neighbours on the band and off it, as the guide alone says.
 - *λ*: its median over the channels.
 
-Not here: metrics of predictions (``experiments.study``).
+Not here: metrics of predictions (``experiments.study``), responses of one image as pictures
+(``crispseg.demo.responses``).
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -27,17 +27,15 @@ from torch import Tensor, nn
 
 from crispseg import stencil
 from crispseg.data import SegmentationDataset, find_samples
-from crispseg.files import write_json
-from crispseg.metrics.labels import codes
-from crispseg.metrics.regions import band
+from crispseg.metrics.regions import near_boundary
 from crispseg.models import SegmentationModel
 from crispseg.nn import SemanticDiffusion
 from crispseg.nn.sdc import SemanticDifferenceConv2d
 from crispseg.runs import environment, load_run
 from crispseg.similarity import SIMILARITIES
-from experiments.table import line, replace_table
+from experiments import kept
+from experiments.table import add_places, line, replace_table
 
-HERE = Path(__file__).parent
 BAND = 2
 """Half-width of the band, in pixels of the label: below a pixel of a stride-4 map."""
 Sums = dict[str, float]
@@ -89,9 +87,9 @@ def measure(run: Path) -> dict[str, Any]:
     dataset = SegmentationDataset(samples, trained.classes, size=data.size)
     for item in map(dataset.__getitem__, range(len(dataset))):
         label, image = item["label"].to(torch.uint8), item["image"][None]
-        code = codes(label, label, len(trained.classes), trained.classes.ignore_index)[1]
-        border = band(code, BAND, len(trained.classes))[0].to(torch.uint8)
-        truth = border.masked_fill(code[0] == 0, 2)  # 2: void, neither at a border nor inside
+        void = label == trained.classes.ignore_index
+        border = near_boundary(label, BAND, len(trained.classes), trained.classes.ignore_index)[0].to(torch.uint8)
+        truth = border.masked_fill(void, 2)  # 2: void, neither at a border nor inside
         below, right = (-size % model.stride for size in image.shape[-2:])
         truth = F.pad(truth, (0, right, 0, below), value=2)
         model(image)
@@ -114,8 +112,7 @@ def _scale(operator: nn.Module) -> float | None:
 def table(results: Path) -> str:
     """One line an operator; runs that differ in their seed alone are averaged."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in sorted(results.glob("*.json")):
-        tree = json.loads(path.read_text())
+    for tree in kept.read(results, "responses").values():
         for name, means in tree["operators"].items():
             found.setdefault((tree["run"].rsplit("-s", 1)[0], name), []).append(means)
     head = ["run", "operator", "seeds", "step of u at borders", "response at borders", "S at borders", "S inside", "λ"]
@@ -140,13 +137,12 @@ def _mean(runs: list[dict[str, Any]], value: Callable[[Any], float | None], form
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--results", type=Path, default=HERE / "results" / "responses")
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    add_places(parser)
     arguments = parser.parse_args()
     for run in arguments.runs:
         name = f"{run.parent.name}/{run.name}"
         tree = {"run": name, "operators": measure(run), "evaluation": environment()}
-        write_json(arguments.results / f"{run.parent.name}-{run.name}.json", tree)
+        kept.put(arguments.results, "responses", **{f"{run.parent.name}-{run.name}": tree})
     text = table(arguments.results)
     print(text)
     replace_table(arguments.page, "responses", text)

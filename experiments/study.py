@@ -1,15 +1,15 @@
-"""A study: rows of one question, each trained with several seeds on the same recipe, evaluated, kept as JSON.
+"""A study: rows of one question, each trained with several seeds on the same recipe, evaluated, kept.
 
     python -m experiments.study experiments/studies/controls.yaml            # train and evaluate what is missing
     python -m experiments.study experiments/studies/controls.yaml --list     # say what is there
 
 A study file names a base config (a row may name its own), what all rows change in it, and what each row changes. The
-run of a row and a seed is the folder ``runs/STUDY/ROW-sSEED``, its numbers on val and on test are
-``experiments/results/STUDY/ROW-sSEED.json``; the counts of every image of test, from which ``crispseg compare`` makes
-differences with an interval, are the ``.npz`` beside it. A row that says ``of: ROW`` and ``refine: NAME`` is not
-trained: it is that row's run, its class scores refined (``crispseg.refinement``) before they are measured. A study can
-be killed at any moment and started again, also twice at once: a run goes on from its checkpoint, one that another
-process trains is left to it.
+run of a row and a seed is the folder ``runs/STUDY/ROW-sSEED``. Its numbers on val and on test are a line of
+``experiments/results/STUDY.jsonl.gz`` (``experiments.kept``); the counts of every image of test, from which
+``crispseg compare`` makes differences with an interval, are ``results/STUDY/ROW-sSEED.npz``. A row that says
+``of: ROW`` and ``refine: NAME`` is not trained: it is that row's run, its class scores refined
+(``crispseg.refinement``) before they are measured. A study can be killed at any moment and started again, also twice
+at once: a run goes on from its checkpoint, one that another process trains is left to it.
 
 **Choices are made on val; test is for reporting.** A study in which something is chosen says ``choose: val``. Its runs
 are evaluated on val alone, until the file names, under ``choice:``, the rows that are reported (what was chosen and
@@ -34,13 +34,13 @@ from crispseg.config import Config
 from crispseg.data import find_samples
 from crispseg.errors import UsageError, nearest
 from crispseg.evaluation import run_maps, suite, write_counts
-from crispseg.files import write_json
 from crispseg.inference.predictor import choose_device
 from crispseg.refinement import read_refiner, write_refiner
 from crispseg.runs import environment, load_run
 from crispseg.training import train
+from experiments import kept
+from experiments.kept import RESULTS
 
-HERE = Path(__file__).parent
 KEYS = ("base", "label_size", "seeds", "choose", "choice", "first", "all", "rows")
 
 
@@ -126,8 +126,8 @@ def committed(path: Path) -> bool:
     return not changed.stdout
 
 
-def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> None:
-    """Train a run into ``folder`` as far as it is not, evaluate it on the open splits, and write its numbers."""
+def carry_out(study: Study, row: str, seed: int, folder: Path, kept_in: Path) -> None:
+    """Train a run into ``folder`` as far as it is not, evaluate it on the open splits, and keep its numbers."""
     refiner = read_refiner(study.refined[row][1]) if row in study.refined else None
     config = configs.from_dict({**configs.to_dict(study.rows[row]), "seed": seed})
     if not (folder / "metrics.json").is_file():
@@ -144,26 +144,25 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, result: Path) -> 
         found = suite(maps, classes.names, classes.ignore_index)
         results[split] = found.summary()
         if split == "test":
-            write_counts(result.with_suffix(".npz"), found)
+            write_counts(kept_in / study.name / f"{row}-s{seed}.npz", found)
     training = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("metrics", "environment")}
-    write_json(
-        result,
-        {
-            "row": row,
-            "seed": seed,
-            "label_size": study.label_size,
-            "refine": None if refiner is None else write_refiner(refiner),
-            "config": configs.to_dict(run.config),
-            "training": {**training["metrics"], **training["environment"]},
-            "evaluation": environment(),
-            "results": results,
-        },
-    )
+    numbers = {
+        "row": row,
+        "seed": seed,
+        "label_size": study.label_size,
+        "refine": None if refiner is None else write_refiner(refiner),
+        "config": configs.to_dict(run.config),
+        "training": {**training["metrics"], **training["environment"]},
+        "evaluation": environment(),
+        "results": results,
+    }
+    kept.put(kept_in, study.name, **{f"{row}-s{seed}": numbers})
 
 
-def done(study: Study, row: str, result: Path) -> bool:
+def done(study: Study, row: str, seed: int, kept_in: Path) -> bool:
     """Whether a run has its numbers on every split that is open."""
-    return result.is_file() and set(study.splits(row)) <= set(json.loads(result.read_text())["results"])
+    found = kept.read(kept_in, study.name).get(f"{row}-s{seed}")
+    return found is not None and set(study.splits(row)) <= set(found["results"])
 
 
 @contextlib.contextmanager
@@ -183,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="+", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--seeds", type=int, nargs="+", help="only these of the study's")
     parser.add_argument("--rows", nargs="+", help="likewise")
     parser.add_argument("--list", action="store_true")
@@ -201,15 +200,17 @@ def main() -> None:
             if seed not in (arguments.seeds or study.seeds) or row not in (arguments.rows or study.rows):
                 continue
             name = f"{study.name}/{row}-s{seed}"
-            folder, result = arguments.runs / study.name / study.run_of(row, seed), arguments.results / f"{name}.json"
+            folder = arguments.runs / study.name / study.run_of(row, seed)
             if arguments.list:
-                state = "done" if done(study, row, result) else "begun" if folder.is_dir() else "missing"
+                state = (
+                    "done" if done(study, row, seed, arguments.results) else "begun" if folder.is_dir() else "missing"
+                )
                 print(f"{state:8} {name}")
                 continue
             with alone(folder) as mine:
-                if mine and not done(study, row, result):
+                if mine and not done(study, row, seed, arguments.results):
                     print(name, flush=True)
-                    carry_out(study, row, seed, folder, result)
+                    carry_out(study, row, seed, folder, arguments.results)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""From the JSON files of a study to its tables: one line a row, mean ± standard deviation over its seeds.
+"""From what is kept of a study to its tables: one line a row, mean ± standard deviation over its seeds.
 
-    python -m experiments.table                        # every table of docs/results.md again
+    python -m experiments.table                        # every table of a study in the pages, again
     python -m experiments.table controls solver        # these
     python -m experiments.table controls --split val --columns classes
 
-A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->`` in the page, where NAME is the
-study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class, ``-anatomy`` for the kinds
-of error, ``-cost`` for what they cost in mIoU. ``first: STUDY/ROW`` in a study file puts a row of another study above
-its own, ``--first`` does so once.
+A table replaces what stands between ``<!-- table NAME -->`` and ``<!-- /table -->``, in the one page of ``PAGES`` that
+has it, where NAME is the study's name, with ``-val`` for the validation split, ``-classes`` for the IoU of each class,
+``-anatomy`` for the kinds of error, ``-cost`` for what they cost in mIoU. ``first: STUDY/ROW`` in a study file puts a
+row of another study above its own, ``--first`` does so once.
 
 A row of one training is marked. Where the rows of a table were trained on other processors or with other versions of
 torch, each seed says on which.
@@ -17,23 +17,22 @@ intervals (``experiments.differences``).
 """
 
 import argparse
-import json
 import re
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Any
 
 import yaml
 
 from crispseg.evaluation import KINDS
 from crispseg.files import write_text
+from experiments.kept import HERE, RESULTS, Result, read
 
-HERE = Path(__file__).parent
-Result = dict[str, Any]
+PAGES = tuple(HERE.parent / "docs" / name for name in ("results.md", "studies.md", "results_archive.md"))
+"""Where tables are: six questions, every study, and the studies that others superseded."""
 COLUMNS: dict[str, Callable[[Result], float]] = {
     "mIoU": lambda r: r["miou"],
     "boundary F 1 px": lambda r: r["boundary_f"]["1"],
@@ -58,8 +57,7 @@ COST = {kind: _anatomy("miou_cost", kind) for kind in KINDS}
 def read_row(results: Path, name: str) -> list[Result]:
     """The runs of the row ``STUDY/ROW`` by seed."""
     study, row = name.split("/")
-    found = [json.loads(path.read_text()) for path in (results / study).glob(f"{row}-s*.json")]
-    return sorted((run for run in found if run["row"] == row), key=lambda run: run["seed"])
+    return sorted((run for run in read(results, study).values() if run["row"] == row), key=lambda run: run["seed"])
 
 
 def rows_of(study: Path, results: Path, first: str | None, split: str) -> dict[str, list[Result]]:
@@ -72,7 +70,7 @@ def rows_of(study: Path, results: Path, first: str | None, split: str) -> dict[s
         for name in ([first] if first else []) + names
     }
     if not any(rows.values()):
-        raise SystemExit(f"{results / study.stem}: no results of {study} on {split} yet; experiments.study makes them")
+        raise SystemExit(f"{results}: no results of {study} on {split} yet; experiments.study makes them")
     return {name: runs for name, runs in rows.items() if runs}
 
 
@@ -125,18 +123,31 @@ def name_of(study: str, split: str, columns: str) -> str:
     return "-".join([study, *(part for part in (split, columns) if part not in (SPLITS[0], KINDS_OF_COLUMNS[0]))])
 
 
-def tables_of(page: Path) -> list[str]:
-    """The names of the tables that a page has."""
-    return re.findall(r"<!-- table (\S+) -->", page.read_text())
+def tables_of(pages: Iterable[Path]) -> list[str]:
+    """The names of the tables that the pages have."""
+    return [name for page in pages for name in re.findall(r"<!-- table (\S+) -->", page.read_text())]
 
 
-def replace_table(page: Path, name: str, text: str) -> None:
-    """Put ``text`` between the markers of table ``name`` in ``page``."""
+def replace_table(pages: Path | Sequence[Path], name: str, text: str) -> None:
+    """Put ``text`` between the markers of table ``name``, in the one page that has them."""
+    pages = [pages] if isinstance(pages, Path) else pages
     pattern = re.compile(rf"(<!-- table {re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
-    content, count = pattern.subn(lambda m: m[1] + text + "\n" + m[2], page.read_text())
+    changed = {page: pattern.subn(lambda m: m[1] + text + "\n" + m[2], page.read_text()) for page in pages}
+    count = sum(number for _, number in changed.values())
     if count != 1:
-        raise SystemExit(f"{page}: expected one pair of markers <!-- table {name} --> … <!-- /table -->, found {count}")
-    write_text(page, content)
+        where = ", ".join(map(str, pages))
+        raise SystemExit(
+            f"{where}: expected one pair of markers <!-- table {name} --> … <!-- /table -->, found {count}"
+        )
+    for page, (content, number) in changed.items():
+        if number:
+            write_text(page, content)
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """The options that say where numbers come from and where tables go."""
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, nargs="+", default=PAGES, help="the pages, one of which has the table")
 
 
 def _class_iou(name: str, result: Result) -> float:
@@ -170,13 +181,12 @@ def line(cells: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="*", help="default: every table that the page has")
+    parser.add_argument("studies", nargs="*", help="default: every one that the pages have a table of")
     parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--columns", default="means", choices=KINDS_OF_COLUMNS)
     parser.add_argument("--first", metavar="STUDY/ROW", help="a row of another study, above all others")
     parser.add_argument("--folder", type=Path, default=HERE / "studies", help="where the study files are")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
+    add_places(parser)
     parser.add_argument("--print", action="store_true", help="print, write nothing")
     arguments = parser.parse_args()
     asked = {

@@ -110,7 +110,9 @@ def does_it_help(
     """
     m, d, out = config.model, config.data, Path(out)
     if m.factory is None or m.neck == "none":
-        raise UsageError("does what help? model.factory must name a PATH.py:FACTORY, and model.neck must not be none")
+        raise UsageError(
+            "nothing to compare: model.factory must name a PATH.py:FACTORY, and model.neck must not be none"
+        )
     without, refined = f"without-{m.neck}", f"with-{m.neck}"
     two = {name: _changed(config, {"model": {"neck": n}}) for name, n in ((without, "none"), (refined, m.neck))}
     _check_start(two)

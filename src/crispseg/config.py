@@ -120,7 +120,7 @@ class ModelConfig:
 
     GONE: ClassVar[dict[str, str]] = {
         "placement": 'write model.place: "head" (was "decoder" and "detail") or "encoder"; "lateral" and "both" '
-        "are not there any more, docs/results.md names the commits that had them",
+        "are not there any more, docs/studies.md names the commits that had them",
         "guide": "a neck at the head is guided by the class probabilities of the host's first answer",
     }
 

@@ -4,6 +4,7 @@ Not here: exceptions about tensors (wrong shape, wrong dtype); those are plain V
 """
 
 import difflib
+import importlib.util
 import re
 import textwrap
 import unicodedata
@@ -24,6 +25,19 @@ class UsageError(CrispsegError):
     """The command, the configuration or an argument is wrong; nothing was started. Exit code 2."""
 
     exit_code = 2
+
+
+def require(extra: str, *packages: str, purpose: str) -> None:
+    """Raise UsageError if one of ``packages`` is not installed; it names the ``extra`` of crispseg that brings them.
+
+    >>> require("smp", "no_such_package", purpose="this host")
+    Traceback (most recent call last):
+    crispseg.errors.UsageError: this host needs no_such_package, not installed: pip install "crispseg[smp]"
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        names = " and ".join(missing)
+        raise UsageError(f'{purpose} needs {names}, not installed: pip install "crispseg[{extra}]"')
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -1,10 +1,13 @@
-"""The words that a configuration may hold, as types, and names that become paths. No torch: the command reads them.
+"""The words that a configuration may hold, as types; names that become paths, and patterns. No torch: the command
+reads them.
 
 Not here: what a word stands for; each is defined where its functions are.
 """
 
+import glob
 import re
 import unicodedata
+from pathlib import Path
 from typing import Literal, get_args
 
 SimilarityName = Literal["charbonnier", "gaussian", "cosine", "one"]
@@ -39,3 +42,13 @@ def stays_inside(name: str) -> bool:
     parts = re.split(r"[/\\]", name)
     plain = not any(unicodedata.category(letter) == "Cc" for letter in name)
     return plain and not {"", ".", ".."}.intersection(parts) and not re.match(r"[A-Za-z]:", name)
+
+
+def matching(pattern: str | Path) -> list[Path]:
+    """Return the paths that a pattern means, sorted; ``**`` means any folders.
+
+    A word without ``*``, ``?`` and ``[…]``, or a path that is there by this very name, means itself.
+    """
+    if Path(pattern).exists() or not glob.has_magic(str(pattern)):
+        return [Path(pattern)]
+    return [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]

@@ -165,7 +165,7 @@ def _check_keys(tree: Any, kind: type, where: str) -> None:
     hints = _hints(kind)
     for key, value in tree.items():
         if key in getattr(kind, "GONE", {}):
-            raise UsageError(f"{where}{key} is no more: {kind.GONE[key]}")  # type: ignore[attr-defined]
+            raise UsageError(f"{where}{key} no longer exists: {kind.GONE[key]}")  # type: ignore[attr-defined]
         if key not in hints:
             raise UsageError(f"unknown key {where + str(key)!r}{nearest(str(key), hints)}")
         if dataclasses.is_dataclass(hints[key]) and value is not None:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from crispseg.evaluation import Side, estimate
 from crispseg.evaluation.intervals import noise_of
-from experiments import differences
+from experiments import differences, kept
 
 
 def comparison(value, low, high, sides, commit="c0ffee1"):
@@ -42,7 +42,7 @@ def test_a_comparison_is_a_table_and_is_kept(tmp_path, monkeypatch):
     assert "| mIoU | +1.4 [−0.2, +3.0] |" in page
     assert "on 233 images in 55 groups; trainings: none 2, sdn 1. One throw of the dice." in page
     assert "`crispseg compare` at c0ffee1 on a CPU." in page
-    assert json.loads((tmp_path / "results" / "compare" / "x.json").read_text())["baseline"] == "none"
+    assert kept.read(tmp_path / "results", "compare")["x"]["baseline"] == "none"
 
 
 def test_what_it_costs_stands_below_the_gain(tmp_path, monkeypatch):
@@ -64,14 +64,16 @@ def test_parts_are_pooled_by_their_trainings(tmp_path, monkeypatch):
     assert "| mIoU | +1.6 [−0.2, +3.6] |" in page
     assert "5 trainings of each, compared in parts of 2 and 3" in page
     assert "`crispseg compare` at c0ffee1 on a CPU, beef on a CPU." in page
-    kept = [json.loads((tmp_path / "results" / "compare" / name).read_text()) for name in ("x.json", "x-2.json")]
-    assert kept == [two, three]
+    assert kept.read(tmp_path / "results", "compare") == {"x": two, "x-2": three}
+    made(monkeypatch, tmp_path, two)
+    assert list(kept.read(tmp_path / "results", "compare")) == ["x"]  # a part of before is not one of now
 
 
 @pytest.mark.parametrize("sides", [{"none": 2, "sdn": 3}, {"none": 1, "sdn": 1}, {"none": 2, "conv": 2}])
 def test_parts_that_do_not_fit_are_refused(tmp_path, monkeypatch, sides):
     with pytest.raises(SystemExit, match="parts of a comparison need"):
         made(monkeypatch, tmp_path, comparison(0, 0, 0, {"none": 2, "sdn": 2}), comparison(0, 0, 0, sides))
+    assert not kept.read(tmp_path / "results", "compare")
 
 
 def test_an_older_file_is_called_one(tmp_path, monkeypatch):
@@ -131,9 +133,3 @@ def test_a_pooled_interval_covers_the_truth_as_often_as_it_says():
         found = differences.pooled(parts, "sdn", "miou")
         covered += found["low"] <= 0 <= found["high"]
     assert 0.95 - 0.025 <= covered / 300 <= 0.95 + 0.035  # two standard deviations of a share of 300, a little wide
-
-
-def test_the_short_table_of_the_readme_is_that_of_the_kept_comparisons(repository):
-    table = differences.summary(repository / "experiments" / "results")
-    assert table in (repository / "README.md").read_text(encoding="utf-8")
-    assert all(title in table for title in differences.SUMMARY)

@@ -1,6 +1,7 @@
 """The experiments' driver on a small real study: train, evaluate, go on after a cut, tables from the files alone."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from crispseg import UsageError, runs
 from crispseg import config as configs
 from crispseg.evaluation import read_counts
 from crispseg.nn import SemanticDiffusion
-from experiments import figure, study, table
+from experiments import differences, figure, kept, questions, responses, study, table
 
 LEVELS = {"unet": 5, "fpn": 4, "deeplab": 2, "unet-resnet": 5, "lraspp": 2, "segformer": 4, "segmenter": 1}
 """How many maps of a host of ``six_hosts_camvid`` its decoder reads."""
@@ -54,7 +55,8 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     carry_out(monkeypatch, study, tmp_path, *words, "--list")
     assert capsys.readouterr().out.split()[::2] == ["done"] * 4
 
-    found = json.loads((tmp_path / "results" / "does_it_help" / "sdn-s1.json").read_text())
+    numbers = kept.read(tmp_path / "results", "does_it_help")
+    found = numbers["sdn-s1"]
     assert found["config"]["model"]["neck_options"]["similarity"] == "gaussian"
     assert (found["config"]["seed"], found["label_size"]) == (1, [32, 48])
     counted = read_counts(tmp_path / "results" / "does_it_help" / "sdn-s1.npz")
@@ -101,10 +103,7 @@ def test_a_study_trains_what_is_missing_and_its_table_has_a_line_for_each_row(qu
     carry_out(monkeypatch, figure, tmp_path, *study_file, *figures)
     drawn = (tmp_path / "results_does_it_help.svg").read_text()
     assert drawn.startswith("<?xml") and "trimap IoU minus none" in drawn
-    both = [
-        json.loads((tmp_path / "results" / "does_it_help" / f"none-s{s}.json").read_text())["results"]["test"]["miou"]
-        for s in (0, 1)
-    ]
+    both = [numbers[f"none-s{seed}"]["results"]["test"]["miou"] for seed in (0, 1)]
     assert rows[1][2].split(" ± ")[0] == f"{50 * sum(both):.1f}"
 
 
@@ -115,9 +114,8 @@ def test_a_refined_row_is_another_rows_run_measured_anew(question, tmp_path, mon
     carry_out(monkeypatch, study, tmp_path, question, "--runs", tmp_path / "runs", "--seeds", "0")
     assert [line.split("/")[1] for line in capsys.readouterr().out.split()] == ["none-s0", "smooth-s0"]
     assert [path.name for path in (tmp_path / "runs" / "does_it_help").iterdir() if path.is_dir()] == ["none-s0"]
-    plain, smooth = (
-        json.loads((tmp_path / "results" / "does_it_help" / f"{row}-s0.json").read_text()) for row in ("none", "smooth")
-    )
+    found = kept.read(tmp_path / "results", "does_it_help")
+    plain, smooth = found["none-s0"], found["smooth-s0"]
     assert plain["refine"] is None and smooth["refine"].startswith("guided:radius=2,epsilon=0.5")
     assert plain["training"] == smooth["training"] and plain["results"] != smooth["results"]
 
@@ -143,7 +141,8 @@ def test_test_stays_closed_until_a_choice_is_committed(question, tmp_path, monke
         return capsys.readouterr().out.split()
 
     def opened():
-        found = [json.loads((tmp_path / f"results/does_it_help/{row}-s0.json").read_text()) for row in ("sdn", "none")]
+        numbers = kept.read(tmp_path / "results", "does_it_help")
+        found = [numbers[f"{row}-s0"] for row in ("sdn", "none")]
         return [list(run["results"]) for run in found], len(list((tmp_path / "results").glob("*/*.npz")))
 
     def git(*words):
@@ -194,8 +193,8 @@ def test_a_choice_that_says_something_else_is_an_error(question, changes, messag
 
 @pytest.mark.slow
 def test_every_host_of_the_study_takes_the_neck_where_its_rows_say(monkeypatch):
-    monkeypatch.chdir(study.HERE.parent)
-    asked = study.read_study(study.HERE / "studies" / "six_hosts_camvid.yaml")
+    monkeypatch.chdir(kept.HERE.parent)
+    asked = study.read_study(kept.HERE / "studies" / "six_hosts_camvid.yaml")
     for name, config in asked.rows.items():
         if not name.endswith("central"):  # the cheapest; where a neck goes does not hang on its operator
             continue
@@ -209,14 +208,14 @@ def test_every_host_of_the_study_takes_the_neck_where_its_rows_say(monkeypatch):
         assert levels == (LEVELS[host] if "-encoder-" in name else 1), name
 
 
-@pytest.mark.parametrize("path", sorted((study.HERE / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((kept.HERE / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_results_kept_here_are_of_what_their_study_asks(path):
     """Studies of older commits too, whose configs had keys that are gone: what a study says is compared as it is."""
     asked = yaml.safe_load(path.read_text())
-    found = sorted((study.HERE / "results" / path.stem).glob("*.json"))
+    found = kept.read(kept.RESULTS, path.stem)
     assert found or "choose" in asked  # a study that is still being asked
-    for result in found:
-        run = json.loads(result.read_text())
+    for name, run in found.items():
+        assert name == f"{run['row']}-s{run['seed']}"
         row = asked["rows"][run["row"]]
         if "of" in row:
             assert run["refine"].startswith(row["refine"])
@@ -224,12 +223,12 @@ def test_the_results_kept_here_are_of_what_their_study_asks(path):
         says = {**asked.get("all", {}), **row}
         says.pop("base", None)
         does = configs.leaves(run["config"])
-        assert {key: does[key] for key in says} == says, result
+        assert {key: does[key] for key in says} == says, name
         assert run["seed"] == does["seed"]
 
 
 def test_a_study_of_an_older_commit_says_so_in_its_first_line_and_its_words_are_told():
-    old = [path for path in (study.HERE / "studies").glob("*.yaml") if "model.placement" in path.read_text()]
+    old = [path for path in (kept.HERE / "studies").glob("*.yaml") if "model.placement" in path.read_text()]
     assert old
     for path in old:
         assert path.read_text().startswith("# Of commit f8de21b")
@@ -238,16 +237,14 @@ def test_a_study_of_an_older_commit_says_so_in_its_first_line_and_its_words_are_
 
 
 def test_the_counts_kept_here_give_the_numbers_beside_them():
-    found = sorted((study.HERE / "results").glob("*/*.npz"))
+    found = sorted(kept.RESULTS.glob("*/*.npz"))
     assert found
     for path in found:
-        kept, counted = (
-            json.loads(path.with_suffix(".json").read_text())["results"]["test"],
-            read_counts(path).headline(),
-        )
-        assert counted["miou"] == pytest.approx(kept["miou"], rel=1e-12), path
+        run, counted = kept.read(kept.RESULTS, path.parent.name)[path.stem], read_counts(path).headline()
+        numbers = run["results"]["test"]
+        assert counted["miou"] == pytest.approx(numbers["miou"], rel=1e-12), path
         for metric in ("boundary_f", "trimap_iou"):
-            for pixels, value in kept[metric].items():
+            for pixels, value in numbers[metric].items():
                 assert counted[f"{metric}_{pixels}"] == pytest.approx(value, rel=1e-12), path
 
 
@@ -298,17 +295,46 @@ def test_a_table_says_which_rows_were_trained_elsewhere_and_which_have_one_train
     assert seeds == ["0, 1 (a)", "0, 1 (b)"] and "b: H200, torch 2.15" in foot and "†" not in foot
 
 
-def test_the_tables_of_the_page_are_those_of_the_results_kept_here(repository, tmp_path, monkeypatch):
-    page = tmp_path / "results.md"
-    page.write_text((repository / "docs" / "results.md").read_text())
-    monkeypatch.setattr(sys, "argv", ["table", "--page", str(page)])
-    table.main()
-    assert page.read_text() == (repository / "docs" / "results.md").read_text()
-    changed = page.read_text().replace("| none | 0, 1, 2, 3, 4 (a) | 55.4", "| none | 0, 1, 2, 3, 4 (a) | 55.5")
-    page.write_text(changed)
-    monkeypatch.setattr(sys, "argv", ["table", "tuned", "--page", str(page)])
-    table.main()
-    assert page.read_text() != changed
+@pytest.mark.parametrize("tool", [table, differences, responses, questions], ids=lambda tool: tool.__name__)
+def test_the_tables_of_the_pages_are_those_of_the_results_kept_here(tool, repository, tmp_path, monkeypatch):
+    pages = {tmp_path / page.name: page.read_text() for page in (*table.PAGES, repository / "README.md")}
+    for page, text in pages.items():
+        page.write_text(re.sub(r"\d\.\d", "9.9", text))
+    words = ["--figures", tmp_path] if tool is questions else []
+    monkeypatch.setattr(sys, "argv", ["x", "--page", *map(str, pages), *map(str, words)])
+    tool.main()
+    there = re.compile(r"<!-- table (\S+) -->\n(.*?)<!-- /table -->", re.DOTALL)
+    found = dict(pair for page in pages for pair in there.findall(page.read_text()))
+    of = {
+        table: lambda name: (kept.HERE / "studies" / f"{name.split('-')[0]}.yaml").is_file(),
+        differences: lambda name: name.startswith("compare-"),
+        responses: lambda name: name == "responses",
+        questions: lambda name: name in questions.TABLES,
+    }[tool]
+    asked = {name: text for before in pages.values() for name, text in there.findall(before) if of(name)}
+    assert asked and {name: found[name] for name in asked} == asked
+
+
+def test_every_table_of_the_results_is_made_by_a_command():
+    studies = {path.stem for path in (kept.HERE / "studies").glob("*.yaml")}
+    for name in table.tables_of(table.PAGES):
+        made = name in questions.TABLES or name == "responses" or name.startswith(differences.PREFIX)
+        assert made or name.split("-")[0] in studies, name
+
+
+def test_loose_files_of_another_branch_are_taken_into_their_table(tmp_path):
+    (tmp_path / "asked").mkdir()
+    for name, value in (("b-s0", 1), ("a-s0", 2)):
+        (tmp_path / "asked" / f"{name}.json").write_text(json.dumps({"seed": value}))
+    kept.put(tmp_path, "asked", **{"b-s0": {"seed": 7}, "c-s0": {"seed": 3}})
+    assert kept.pack(tmp_path) == 2 and not list(tmp_path.glob("*/*.json"))
+    assert kept.read(tmp_path, "asked") == {"a-s0": {"seed": 2}, "b-s0": {"seed": 1}, "c-s0": {"seed": 3}}
+    before = (tmp_path / "asked.jsonl.gz").read_bytes()
+    kept.put(tmp_path, "asked", **{"a-s0": {"seed": 2}})
+    assert (tmp_path / "asked.jsonl.gz").read_bytes() == before  # the same entries are the same file
+    kept.put(tmp_path, "asked", **{"a-s0": None})
+    assert list(kept.read(tmp_path, "asked")) == ["b-s0", "c-s0"]
+    assert kept.read(tmp_path, "not_asked") == {}
 
 
 def test_a_gain_is_taken_between_runs_of_the_same_seed():

@@ -70,7 +70,7 @@ def test_a_bad_image_gives_exit_code_1_and_all_others_a_mask(run, photos, tmp_pa
         (["--stride", "8", "8"], "--stride 8 8 needs a --window"),
         (["--window", "0", "8"], "--window: expected a whole number of at least 1, found '0'"),
         (["--scales", "1.0", "-1"], "--scales: expected a positive number, found '-1'"),
-        (["--device", "abacus"], "device abacus is not to be had here"),
+        (["--device", "abacus"], "device abacus is not available here"),
         (["--refine", "crf:iteration=2"], "--refine: crf: unknown key 'iteration'; did you mean 'iterations'?"),
     ],
 )

@@ -274,7 +274,7 @@ def test_compare_takes_hosts(run, scenes, tmp_path, capsys):
         (("test_resnet", "fcn", K), {"decoder_options": {"droput": 0.1}}, "did you mean 'dropout'"),
         (("test_vit", "maskformer", K), {}, "reads 4 maps; this encoder gives"),
         (("test_resnet", "dpt", K), {}, "'test_resnet'"),
-        (("nowhere/at-all", "dpt", K), {}, "no checkpoint 'nowhere/at-all' could be had here"),
+        (("nowhere/at-all", "dpt", K), {}, "no checkpoint 'nowhere/at-all' could be found here"),
         (("vit_tiny_patch16_224", "dpt", K), {"pretrained": True}, r"local \.safetensors file"),
     ],
 )
@@ -308,5 +308,5 @@ def test_a_checkpoint_that_does_not_fit_is_told(published, tmp_path):
 def test_without_transformers_the_extra_is_named(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "transformers" else found(name))
-    with pytest.raises(UsageError, match=r'transformers is not installed: pip install "crispseg\[transformers\]"'):
+    with pytest.raises(UsageError, match=r'needs transformers, not installed: pip install "crispseg\[transformers\]"'):
         build_model("test_resnet", "mask2former", K, pretrained=False)

@@ -111,7 +111,7 @@ def test_deviations_too_small_to_number_the_cells_are_told():
 
 def test_without_rankseg_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r'rankseg is not installed: pip install "crispseg\[rankseg\]"'):
+    with pytest.raises(UsageError, match=r'rankseg needs rankseg, not installed: pip install "crispseg\[rankseg\]"'):
         RankSEG()
 
 

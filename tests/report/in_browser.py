@@ -13,7 +13,8 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", *(f"--{flag}" for flag i
 MEASURE = """<script>addEventListener('load', () => {
   const inner = document.querySelector('iframe').contentDocument, pictures = [...inner.images];
   const shown = pictures.filter(p => p.naturalWidth > 0), root = inner.documentElement;
-  document.title = [root.clientWidth, root.scrollWidth, pictures.length, shown.length].join(' ');
+  const wide = [...inner.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth);
+  document.title = [root.clientWidth, root.scrollWidth, pictures.length, shown.length, wide.length].join(' ');
 })</script>"""
 
 
@@ -21,7 +22,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 def show(page, width, folder):
-    """Width seen and width needed in px, pictures there and pictures shown; ``folder`` holds the browser's files."""
+    """Width seen and needed in px, pictures there and shown, tables to scroll; ``folder`` holds the browser's files."""
     # In an iframe of that width, as no headless window is narrower than 500 px.
     frame = f'<iframe style="width: {width}px; height: 900px; border: 0" srcdoc="{html.escape(page)}"></iframe>'
     (folder / "frame.html").write_text(f"<!doctype html><head><title></title>{MEASURE}</head>{frame}")

@@ -105,7 +105,7 @@ class Parser(argparse.ArgumentParser):
             word = found[1].split(" ")[0]
             section, _, key = word.lstrip("-").partition(".")
             if section == "model" and key in ModelConfig.GONE:
-                raise UsageError(f"{word} is no more: {ModelConfig.GONE[key]}")
+                raise UsageError(f"{word} no longer exists: {ModelConfig.GONE[key]}")
             hint = nearest(word, flags) if word.startswith("-") else ""
             raise UsageError(
                 f"{self.prog} knows no {word!r}{hint}; crispseg {self.prog.split()[-1]} --help lists its flags"

@@ -101,7 +101,7 @@ def _resumed(arguments: Any) -> Path | None:
     if folder is None:
         return None
     if arguments.out is not None and arguments.out.resolve() != folder.resolve():
-        raise UsageError(f"--resume {folder} goes on in {folder}; leave out --out {arguments.out}")
+        raise UsageError(f"--resume {folder} continues in {folder}; leave out --out {arguments.out}")
     if not (folder / "config.yaml").is_file():
         raise UsageError(f"{folder} is not a run folder: it has no config.yaml")
     return folder / "config.yaml"

@@ -20,7 +20,7 @@ from crispseg.demo.measurement import Measurement
 from crispseg.demo.responses import NEAR, SCALE, Response, in_network, on_picture
 from crispseg.files import write_bytes, write_text
 from crispseg.metrics.labels import codes
-from crispseg.metrics.regions import band
+from crispseg.metrics.regions import near_boundary
 from crispseg.report import Box, Panel, Picture
 from crispseg.runs import Run
 
@@ -125,7 +125,7 @@ def _scene(data: SegmentationDataset, results: Mapping[str, Measurement], index:
     truth, predictions = item["label"], (results["none"].predictions[index], results["sdn"].predictions[index])
     k, ignore = len(data.classes), data.classes.ignore_index
     wrong = [p != t for p, t in (codes(prediction, truth, k, ignore) for prediction in predictions)]
-    near = band(codes(truth, truth, k, ignore)[1], NEAR, k)
+    near = near_boundary(truth, NEAR, k, ignore)
     weight = ((wrong[0] | wrong[1]) & near)[0].float()  # of both sides alike: the crop takes no side
     height, width = truth.shape
     return Scene(
@@ -154,7 +154,7 @@ def _panels(scene: Scene, data: SegmentationDataset) -> tuple[list[Panel], list[
 
 def _responses(scene: Scene, run: Run, data: SegmentationDataset) -> dict[str, Any]:
     k, ignore = len(data.classes), data.classes.ignore_index
-    border = band(codes(scene.truth, scene.truth, k, ignore)[1], NEAR, k).float().mean()
+    border = near_boundary(scene.truth, NEAR, k, ignore).float().mean()
     first = [
         report.panel(report.picture(scene.image), "image", photo=True),
         report.panel(report.colourise(scene.truth, data.classes.palette, ignore), "truth"),

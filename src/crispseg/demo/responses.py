@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crispseg import stencil
-from crispseg.metrics.labels import codes
-from crispseg.metrics.regions import band
+from crispseg.metrics.regions import near_boundary
 from crispseg.models import SegmentationModel, SegmentationNetwork
 from crispseg.nn import SemanticDifferenceConv2d
 from crispseg.ops import semantic_difference
@@ -93,7 +92,7 @@ def _four(
         "central difference": semantic_difference(u, u, W, similarity="one"),
         "SDC": sdc(u),
     }
-    border = band(codes(truth, truth, num_classes, ignore_index)[1], NEAR, num_classes)[0]
+    border = near_boundary(truth, NEAR, num_classes, ignore_index)[0]
     out = []
     for name, y in maps.items():
         if padded is not None:

@@ -4,7 +4,6 @@ Not here: how they compare (``compare``).
 """
 
 import dataclasses
-import glob
 import hashlib
 import statistics
 import time
@@ -25,7 +24,7 @@ from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
 from crispseg.evaluation.counts import SUFFIX
 from crispseg.evaluation.sources import MASKS, predict_label
-from crispseg.names import stays_inside
+from crispseg.names import matching, stays_inside
 from crispseg.ops.semantic_difference.flops import FLOPS
 from crispseg.runs import FILES, check_code, load_run, parameter_count
 
@@ -253,13 +252,9 @@ def _parts(words: str) -> list[str]:
 
 
 def _paths(part: str) -> list[Path]:
-    """The path that ``part`` is, or those that it matches, sorted."""
-    if Path(part).exists() or not glob.has_magic(part):
-        return [Path(part)]
-    matches = sorted(glob.glob(part))
-    if not matches:
+    if not (matches := matching(part)):
         raise UsageError(f"{part}: nothing matches this pattern")
-    return [Path(match) for match in matches]
+    return matches
 
 
 def _check_different(word: str, kind: Kind, paths: Sequence[Path]) -> None:

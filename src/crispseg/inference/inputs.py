@@ -3,7 +3,6 @@
 No picture is opened here.
 """
 
-import glob
 import itertools
 import os
 from collections import Counter
@@ -14,6 +13,7 @@ from pathlib import Path
 from crispseg.data.images import SUFFIXES
 from crispseg.data.samples import files_below
 from crispseg.errors import UsageError
+from crispseg.names import matching
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def _expand_word(word: Path) -> list[tuple[Path, str]]:
         if not found:
             raise UsageError(f"{word}: expected pictures ({', '.join(sorted(SUFFIXES))}) in this folder, found none")
         return found
-    if word.exists() or not glob.has_magic(str(word)):
+    matches = matching(word)
+    if matches == [word]:
         return [(word, word.stem)]
-    matches = [Path(match) for match in sorted(glob.glob(str(word), recursive=True))]
     found = [(path, path.stem) for path in _pictures(matches) if path.is_file()]
     if not found:
         raise UsageError(f"{word}: no picture matches this pattern")

@@ -163,7 +163,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UsageError(f"device {name} is not to be had here: {in_a_line(error)}") from error
+        raise UsageError(f"device {name} is not available here: {in_a_line(error)}") from error
     return device
 
 

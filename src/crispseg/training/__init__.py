@@ -1,6 +1,13 @@
-"""Training: from a config to a run folder, on Lightning Fabric (devices, precision, backward)."""
+"""Training: from a config to a run folder, on Lightning Fabric (devices, precision, backward).
 
-from crispseg.training.folder import check_data
-from crispseg.training.loop import check, train
+It needs the extra ``train``, and says so where it is imported.
+"""
+
+from crispseg.errors import require
+
+require("train", "lightning", "tensorboard", purpose="training")
+
+from crispseg.training.folder import check_data  # noqa: E402
+from crispseg.training.loop import check, train  # noqa: E402
 
 __all__ = ["check", "check_data", "train"]

@@ -4,14 +4,13 @@ Not here: the hosts.
 """
 
 import dataclasses
-import importlib.util
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from crispseg.errors import UsageError, nearest
+from crispseg.errors import UsageError, nearest, require
 
 LEVELS = 4
 """Every host here reads four maps, of strides 4, 8, 16 and 32."""
@@ -20,12 +19,7 @@ FOUR_MAPS = "; what fits has maps of strides 4, 8, 16 and 32: resnet18, resnet50
 
 def transformers(decoder: str) -> ModuleType:
     """Import transformers for ``decoder``. Raises UsageError, naming the extra, if it or scipy is not installed."""
-    missing = [name for name in ("transformers", "scipy") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"decoder {decoder!r} is a model of transformers, and {' and '.join(missing)} is not installed: "
-            f'pip install "crispseg[transformers]"'
-        )
+    require("transformers", "transformers", "scipy", purpose=f"decoder {decoder!r}")
     import transformers as library
 
     return library

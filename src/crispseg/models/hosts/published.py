@@ -84,7 +84,7 @@ class Checkpoint:
             )
         except (OSError, ValueError) as error:
             raise UsageError(
-                f"no checkpoint {self.source or self.name!r} could be had here ({type(error).__name__}: "
+                f"no checkpoint {self.source or self.name!r} could be found here ({type(error).__name__}: "
                 f"{in_a_line(error)}); give the folder of a save_pretrained, with safetensors"
             ) from error
         if report["missing_keys"]:

@@ -77,7 +77,7 @@ class PIDNetEncoder(nn.Module):
             raise UsageError(f"no PIDNet {name!r}{nearest(name, SIZES)}")
         if pretrained is True:
             raise UsageError(
-                f"no pretrained weights for encoder {name!r} could be had; fetch the authors' file (see "
+                f"no pretrained weights for encoder {name!r} could be found; fetch the authors' file (see "
                 "github.com/XuJiacong/PIDNet) and give its path as `pretrained`, or `false` for random weights"
             )
         size = SIZES[name]

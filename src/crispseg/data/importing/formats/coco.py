@@ -5,7 +5,6 @@ The parts of one instance are united, as pycocotools does. Crowds are painted as
 heads others (Roboflow's first) and has no annotation is left out.
 """
 
-import importlib.util
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,7 @@ from crispseg.data.importing import painting
 from crispseg.data.importing.files import Tree, both_ends, number, read_json, ring
 from crispseg.data.importing.painting import BadShapeError, Draw, Patch, Shape
 from crispseg.data.importing.records import Dropped, Entry, Labels, Source, split_of
-from crispseg.errors import DataError, UsageError
+from crispseg.errors import DataError, require
 
 _OTHERS = ("captions_", "person_keypoints_", "image_info_")
 
@@ -208,8 +207,7 @@ def _runs(counts: Any, size: tuple[int, int], height: int, width: int) -> Patch:
 
 
 def _pycocotools() -> Any:
-    if importlib.util.find_spec("pycocotools") is None:
-        raise UsageError('packed run lengths are read by pycocotools: pip install "crispseg[import]"')
+    require("import", "pycocotools", purpose="reading packed run lengths")
     from pycocotools import mask
 
     return mask
