@@ -32,6 +32,7 @@ CAMVID = DataFacts(
     looked_at=367,
     size=(360, 480),
     one_size=True,
+    one_shape=True,
     shares=(0.991, 0.009),
     widths=(80.0, 4.0),
     together=8,
@@ -53,7 +54,7 @@ def test_the_recipe_that_was_tuned_on_camvid_is_found_again():
 
 
 def test_objects_and_pictures_of_every_size_get_what_was_tuned_on_ecssd():
-    ecssd = dataclasses.replace(CAMVID, images=600, size=(300, 400), one_size=False, together=2)
+    ecssd = dataclasses.replace(CAMVID, images=600, size=(300, 400), one_size=False, one_shape=False, together=2)
     found = values([*rules.of_pictures(ecssd, "cpu"), *rules.of_learning(ecssd, 8, 1)])
     assert found["data.size"] is None
     assert (found["data.scale"], found["training.epochs"], found["training.lr"]) == ((0.48, 1.25), 10, 1e-3)
@@ -61,6 +62,10 @@ def test_objects_and_pictures_of_every_size_get_what_was_tuned_on_ecssd():
 
 def test_what_a_gpu_and_small_pictures_change():
     assert values(rules.of_pictures(CAMVID, "gpu"))["data.size"] is None
+    photos = dataclasses.replace(CAMVID, size=(3000, 4000), one_size=False)
+    assert values(rules.of_pictures(photos, "gpu"))["data.size"] == (548, 732)  # of one shape: reduced all the same
+    (size, *_) = rules.of_pictures(dataclasses.replace(photos, one_shape=False), "gpu")
+    assert size.value is None and "smaller copies would be better" in size.why
     small = dataclasses.replace(CAMVID, size=(48, 64))
     assert values(rules.of_pictures(small, "cpu"))["data.crop"] == (64, 64)  # at least two of the coarsest cells
     many = dataclasses.replace(CAMVID, images=100_000)

@@ -1,5 +1,7 @@
 """Augmentation of the user's own: it is what is trained on, its code runs only if it is named, and it is remembered."""
 
+import re
+
 import pytest
 import torch
 from test_steps import distance
@@ -61,6 +63,16 @@ def test_it_is_what_the_network_sees_the_same_for_the_same_seed(root):
     seen = [(item["image"] * 255).round().byte() for item in items]
     assert all(any((windows.movedim(0, 2) == x).flatten(2).all(2).any() for x in (y, y.flip(-1))) for y in seen)
     assert val_set.transform is None
+
+
+def test_the_example_of_the_docs_fits_pictures_that_are_smaller_than_the_crop(root, repository):
+    (code,) = re.findall(
+        r"```python\n(# augment\.py\n.*?)```", (repository / "docs/training.md").read_text(), re.DOTALL
+    )
+    (root / "augment.py").write_text(code)
+    train_set, _ = data_sets(config_with(root, crop=(40, 48)).data)
+    item = train_set.get(0, 1)
+    assert item["image"].shape == (3, 40, 48) and (item["label"] == 3).sum() >= 40 * 48 - 32 * 32
 
 
 def test_loader_processes_that_share_nothing_make_it_again(root):

@@ -15,7 +15,8 @@ from crispseg.data.doctor.findings import SplitFacts
 from crispseg.data.transforms import Size
 from crispseg.errors import DataError
 
-SAME = 0.95  # of the pictures have one size: the set has it
+SAME = 0.95  # of the pictures have one size, or nearly one shape: the set has it
+ALIKE = 0.1  # by how much the shapes, height / width, may differ
 GROUPS = (r"^(.+)/", r"^([^_\-]+)[_\-]", r"^(.*[^\d_\-])[_\-]?\d+$")
 """What the frames of one film may have in common, by their names: a folder, a first word, all before a last number."""
 
@@ -35,6 +36,7 @@ class DataFacts:
     looked_at: int
     size: Size
     one_size: bool
+    one_shape: bool
     shares: tuple[float, ...]
     widths: tuple[float | None, ...]
     together: float
@@ -64,13 +66,16 @@ def data_facts(train: SplitFacts, classes: ClassSet, images: int, val_names: Seq
     common = statistics.mode(sizes)
     seen = sorted((h * w, (h, w)) for h, w in sizes)
     one = sizes.count(common) >= SAME * len(sizes)
+    size = common if one else seen[len(seen) // 2][1]
+    alike = sum(abs(h / w * size[1] / size[0] - 1) <= ALIKE for h, w in sizes)
     return DataFacts(
         classes=classes,
         images=images,
         val_images=len(val_names),
         looked_at=len(sizes),
-        size=common if one else seen[len(seen) // 2][1],
+        size=size,
         one_size=one,
+        one_shape=alike >= SAME * len(sizes),
         shares=tuple(n / max(1, total) for n in area),
         widths=tuple(2 * a / b if a and b else None for a, b in zip(area, border)),
         together=statistics.median(len(_present(label, classes, train.mapping)) for label in labels),

@@ -40,13 +40,15 @@ def of_pictures(facts: DataFacts, device: str) -> list[Choice]:
     sizes = f"are {width}×{height}" if facts.one_size else f"differ in size, {width}×{height} in the middle"
     own = f"{facts.looked_at} of {facts.images} pictures were looked at; they {sizes}"
     machine, seen = device.upper(), facts.size
-    if facts.one_size and height * width > 2 * PICTURE[device]:
+    large = height * width > 2 * PICTURE[device]
+    if facts.one_shape and large:
         seen = _reduced(facts.size, PICTURE[device], 4)
         factor, thin = seen[0] / height, facts.thinnest
         told = f"; {thin[0]} is then {thin[1] * factor:.1f} px wide" if thin else ""
         size = Choice("data.size", seen, f"{own}; reduced to {factor:.2f} for a {machine}{told}")
     else:
-        size = Choice("data.size", None, f"{own}; taken as they are")
+        told = ", and of many shapes: validated whole and slowly; smaller copies would be better" if large else ""
+        size = Choice("data.size", None, f"{own}; taken as they are{told}")
     crop = _reduced(seen, CROP[device], MULTIPLE)
     share = crop[0] * crop[1] / (seen[0] * seen[1])
     if facts.one_size:

@@ -134,7 +134,7 @@ def examine(
 
 
 def look(
-    root: str | Path, layout: str, splits: Sequence[str], *, most: int = LOOKED_AT, seconds: float = 4.0
+    root: str | Path, layout: str, splits: Sequence[str], *, most: int, seconds: float
 ) -> tuple[list[SplitFacts], dict[str, int]]:
     """Read up to ``most`` files of each of ``splits``, evenly spaced, for at most so many seconds; judge nothing.
 
@@ -173,7 +173,7 @@ def quick(root: str | Path, layout: str, splits: Sequence[str], *, seconds: floa
     chosen = choose_layout(root, layout)
     if layout == "folder" and any((root / "images").glob("*")) and exchanged(root):
         return [_exchanged(root)]
-    seen, count = look(root, layout, splits, seconds=seconds)
+    seen, count = look(root, layout, splits, most=LOOKED_AT, seconds=seconds)
     classes = chosen.classes(root)
     findings: list[Finding] = []
     for facts in seen:
