@@ -157,7 +157,7 @@ def test_what_a_file_cannot_say_is_told_with_its_name(text, said, tmp_path):
 def test_every_key_of_the_model_has_a_network_to_which_it_applies():
     """A new key has to say whether it is about crispseg's own networks, a factory's, or (neck) both."""
     names = {field.name for field in dataclasses.fields(ModelConfig)}
-    both = {"neck", "neck_options", "place", "factory"}
+    both = {"neck", "neck_options", "place", "factory", "start"}
     assert idle_keys(None) | idle_keys("a.py:b") | both == names
 
 

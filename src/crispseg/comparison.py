@@ -1,5 +1,5 @@
-"""``run_comparison``: contenders in, ``compare.json`` and ``report.html`` out. ``does_it_help``: the same for a network
-of your own, without and with SDN, on the same budget.
+"""``run_comparison``: contenders in, ``compare.json`` and ``report.html`` out. ``does_it_help``: the same for one
+network without and with SDN, on the same budget.
 
 Not here: who a contender is (``crispseg.evaluation``), the page (``crispseg.report``), flags (``crispseg.cli``).
 """
@@ -72,7 +72,7 @@ def does_it_help(
     against: Sequence[str] = (),
     **options: Any,
 ) -> dict[str, Any]:
-    """Train a network of your own without and with SDN, and say whether it helped and how sure that is.
+    """Train one network without and with SDN, and say whether it helped and how sure that is.
 
     Both get the same data, budget, seeds, order of images and starting weights; the neck starts as the identity. Killed
     at any moment, the same call goes on; what is finished is not trained again.
@@ -80,7 +80,8 @@ def does_it_help(
     Parameters
     ----------
     config
-        ``model.factory`` is ``"PATH.py:FACTORY"`` with ``FACTORY(num_classes) -> nn.Module``; that file is run.
+        A network of your own: ``model.factory`` is ``"PATH.py:FACTORY"`` with ``FACTORY(num_classes) -> nn.Module``;
+        that file is run. Without one it is crispseg's own.
         ``model.neck`` is the neck of the side with one, ``model.neck_options`` its options.
     out
         Folder for ``compare.json``, ``report.html``, the two configs, the runs and the masks.
@@ -109,10 +110,8 @@ def does_it_help(
         The function raises, or its network does not give K logit maps; a file of the data set is bad.
     """
     m, d, out = config.model, config.data, Path(out)
-    if m.factory is None or m.neck == "none":
-        raise UsageError(
-            "nothing to compare: model.factory must name a PATH.py:FACTORY, and model.neck must not be none"
-        )
+    if m.neck == "none":
+        raise UsageError("nothing to compare: model.neck must not be none")
     without, refined = f"without-{m.neck}", f"with-{m.neck}"
     two = {name: _changed(config, {"model": {"neck": n}}) for name, n in ((without, "none"), (refined, m.neck))}
     _check_start(two)

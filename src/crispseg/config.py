@@ -17,7 +17,7 @@ import yaml
 from crispseg import typed
 from crispseg.errors import UsageError
 from crispseg.files import write_bytes
-from crispseg.limits import check, idle_keys, idle_loss, idle_why, said
+from crispseg.limits import AUGMENTATION, check, idle_keys, idle_loss, idle_why, no_parts, said
 from crispseg.names import SIMILARITY, Normalise, Place, Side, SimilarityName
 
 
@@ -39,6 +39,8 @@ class DataConfig:
         cache: GiB of decoded images to keep in memory, in each loader process.
         max_share: Draw a crop again while one class fills more than this share of it.
         workers: Loader processes; 0 loads in the training process.
+        transforms: Augmentation of your own in the place of scale, flip, jitter and max_share, "PATH.py:FACTORY" with
+            FACTORY(crop, ignore_index) -> function(image, label). Training runs that file.
     """
 
     root: str
@@ -53,9 +55,13 @@ class DataConfig:
     cache: float = 0.0
     max_share: float = 1.0
     workers: int = 2
+    transforms: str | None = None
 
     def __post_init__(self) -> None:
         check(self, "data.")
+        for name in AUGMENTATION if self.transforms is not None else ():
+            if (value := getattr(self, name)) != type(self).__dataclass_fields__[name].default:
+                raise UsageError(f"data.{name} {said(value)} does not apply: data.transforms is in its place")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +109,9 @@ class ModelConfig:
         neck: "sdn", "none", a control ("conv", "central"), or learned upsampling ("dysample", "carafe").
         place: Where the neck sits: "head" (what the last classifier reads, on a finer grid) or "encoder" (the maps that
             the decoder reads); null: as crispseg.attach chooses.
-        pretrained: True, false, or the path of a weights file.
+        start: What a training starts from, encoder and decoder: a run folder, or a weights file of the whole network. A
+            classifier of other classes is new.
+        pretrained: True, false, or the path of a weights file, for the encoder alone.
         decoder_channels: Width of the decoder; null: the decoder's own.
         decoder_options: More of the decoder's own arguments, such as num_queries of mask2former (docs/hosts.md).
         auxiliary: Add an auxiliary head on an encoder map.
@@ -128,6 +136,7 @@ class ModelConfig:
     decoder: str = "semantic_fpn"
     neck: str = "sdn"
     place: Place | None = None
+    start: str | None = None
     pretrained: bool | str = True
     decoder_channels: int | None = None
     decoder_options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -155,6 +164,8 @@ class TrainingConfig:
     Args:
         epochs: Passes over the training split.
         batch_size: Images a step.
+        accumulate: Parts in which a step's images are computed, one after the other, for less memory. The gradient is
+            that of all at once; batch norm sees a part.
         lr: Peak learning rate of AdamW.
         encoder_lr: Factor on it for the pretrained encoder.
         neck_lr: Factor on it for the neck.
@@ -169,14 +180,17 @@ class TrainingConfig:
         class_weights: Weights of the classes in the cross-entropy, from their pixel counts or given.
         aux_weight: Weight of each auxiliary head's loss, the host's first answer before a neck at its head included.
         validate_every: Epochs between validations.
+        patience: Stop after so many validations in a row without a better mIoU; null: never.
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
-        accelerator: "auto", "cpu" or "cuda".
+        accelerator: "auto", "cpu", "cuda", or "mps" (Apple's GPU).
+        logger: Where the curves go beside log.csv: "tensorboard", "wandb", "mlflow", or "csv" (log.csv alone).
         tf32: On a GPU, products of float32 in TF32: faster, 10 bits of the factors' 23.
         compile: Train through torch.compile, which takes minutes before the first step.
     """
 
     epochs: int = 40
     batch_size: int = 8
+    accumulate: int = 1
     lr: float = 1e-3
     encoder_lr: float = 0.3
     neck_lr: float = 1.0
@@ -191,8 +205,10 @@ class TrainingConfig:
     class_weights: Literal["none", "median_frequency", "inverse_sqrt"] | tuple[float, ...] = "none"
     aux_weight: float = 0.4
     validate_every: int = 1
+    patience: int | None = None
     checkpoint_every: int = 100
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    logger: Literal["tensorboard", "csv", "wandb", "mlflow"] = "tensorboard"
     tf32: bool = True
     compile: bool = False
 
@@ -205,6 +221,12 @@ class TrainingConfig:
                         f"training.{key} {said(value)} does not apply: it is about cross_entropy, which is not in "
                         "training.losses"
                     )
+        if self.accumulate > self.batch_size:
+            raise UsageError(
+                f"training.accumulate {self.accumulate} is more parts than a batch of {self.batch_size} has images"
+            )
+        if self.accumulate > 1 and (why := no_parts(self)):
+            raise UsageError(f"training.accumulate {self.accumulate} does not apply: {why}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

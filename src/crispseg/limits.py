@@ -29,6 +29,19 @@ def idle_why(factory: str | None) -> str:
     return "it needs a network of crispseg's own, not model.factory"
 
 
+AUGMENTATION = ("scale", "flip", "jitter", "max_share")
+"""Keys of the data that a transform of the user's own stands in the place of."""
+IN_PARTS = frozenset({"cross_entropy", "boundary_weighted", "boundary", "focal"})
+"""Losses that are a mean over pixels by weights that the labels alone know: a batch's is made of its parts'."""
+
+
+def no_parts(training: Any) -> str:
+    """Return why the loss of ``training`` cannot be computed in parts of a batch; empty if it can."""
+    whole = [name for name, weight in training.losses.items() if weight and name not in IN_PARTS]
+    whole += ["ohem"] if training.loss == "ohem" else []
+    return f"{' and '.join(whole)} of a batch is not a sum over its images; take a smaller batch_size" if whole else ""
+
+
 OF_MASKS = frozenset({"maskformer", "mask2former"})
 """Systems whose loss is one of masks alone, and weighs no pixel by its class or its hardness. (kMaX has a semantic head
 beside, which does.)"""
@@ -96,6 +109,8 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "model.neck_options.width": ("at least 1, or auto", lambda value: value == "auto" or value >= 1),
     "training.epochs": _at_least(1),
     "training.batch_size": _at_least(1),
+    "training.accumulate": _at_least(1),
+    "training.patience": _at_least(1),
     "training.lr": _POSITIVE,
     "training.encoder_lr": _at_least(0),
     "training.neck_lr": _at_least(0),

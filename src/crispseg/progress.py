@@ -9,7 +9,8 @@ T = TypeVar("T")
 EVERY = 20.0  # seconds
 
 
-def _to_stderr(line: str) -> None:
+def say(line: str) -> None:
+    """Tell a line on stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -33,7 +34,7 @@ class Ticker:
         total: int,
         *,
         start: int = 0,
-        say: Callable[[str], None] = _to_stderr,
+        say: Callable[[str], None] = say,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.what, self.total, self.start, self.say, self.clock = what, total, start, say, clock
@@ -62,7 +63,7 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 def lines(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """As :func:`track`, for a part of something longer: no bar, and no line where there is a terminal for one."""
-    ticker = Ticker(what, total, say=_to_nobody if sys.stderr.isatty() else _to_stderr)
+    ticker = Ticker(what, total, say=_to_nobody if sys.stderr.isatty() else say)
     for done, item in enumerate(items, start=1):
         yield item
         ticker.at(done)

@@ -8,6 +8,7 @@
     model.safetensors   the weights to use (the best on the validation split, moving average if there is one)
     metrics.json        validation metrics of those weights
     factory.py          a copy of model.factory's file, if the network is the user's own
+    transforms.py       a copy of data.transforms' file, if the augmentation is
     data.json           the samples of both splits, with the sizes of their files
     manifest.json       which files are the run's, and their checksums
 
@@ -42,8 +43,8 @@ from crispseg.models.hosts.published import nothing_fetched
 from crispseg.models.user import user_model
 
 FILES = ("config.yaml", "classes.json", "model.safetensors")
-CODE = "factory.py"
-WRITTEN = (*FILES, "environment.json", "metrics.json", "log.csv", CODE, "checkpoints", "tensorboard")
+CODE, TRANSFORMS = "factory.py", "transforms.py"
+WRITTEN = (*FILES, "environment.json", "metrics.json", "log.csv", CODE, TRANSFORMS, "checkpoints", "tensorboard")
 """What a training writes into its folder."""
 
 
@@ -134,13 +135,20 @@ def _build(m: ModelConfig, num_classes: int, pretrained: bool | str) -> Segmenta
     )
 
 
+def code_of(config: Config) -> dict[str, str]:
+    """The Python files that ``config`` names, ``PATH.py:FACTORY``, by the name of their copy in the run folder."""
+    named = {CODE: config.model.factory, TRANSFORMS: config.data.transforms}
+    return {copy: word for copy, word in named.items() if word is not None}
+
+
 def check_code(config: Config, path: Path) -> None:
-    """Raise UsageError if the file of ``model.factory`` is not the one that the run in ``path`` was started with."""
-    if config.model.factory is not None and read_code(config.model.factory) != (path / CODE).read_text():
-        raise UsageError(
-            f"{config.model.factory}: the file has changed since the run in {path} was started, whose copy is "
-            f"{path / CODE}; put it back, or choose another folder for a new run"
-        )
+    """Raise UsageError if a Python file that ``config`` names is not the one that the run in ``path`` started with."""
+    for copy, word in code_of(config).items():
+        if read_code(word) != (path / copy).read_text():
+            raise UsageError(
+                f"{word}: the file has changed since the run in {path} was started, whose copy is "
+                f"{path / copy}; put it back, or choose another folder for a new run"
+            )
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 import crispseg
 from crispseg import config, typed
 from crispseg.cli import COMMANDS, main, train
+from crispseg.cli._config import SPELLED
 from crispseg.config import Config, DataConfig, TrainingConfig
 
 
@@ -132,7 +133,7 @@ def test_help_is_in_groups_with_defaults_and_what_is_used_first_comes_first(caps
     first = out[out.index("used first:") : out.index("\ndata:")]
     assert all(flag in first for flag in ("--config", "--data.root", "--out", "--resume", "--training.epochs"))
     assert "<class" not in out and "type:" not in out and "(default: 360 480)" in out
-    missing = [key for key in typed.leaves(Config) if f"--{key} " not in out]
+    missing = [key for key in typed.leaves(Config) if f"{SPELLED.get(key, f'--{key}')} " not in out]
     assert missing == []
     for flag in train.flags():
         assert len(flag.help) > 5, flag.name

@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "say whether one model is better than another, and how sure that is",
     "predict": "write masks for images",
     "import": "bring COCO, Labelme, CVAT, YOLO, … into the folders that crispseg reads",
+    "plan": "look at a data set and write a config for training on it",
     "doctor": "say what is wrong with a data set before training",
     "diffuse": "see an image diffuse: the classical kinds and the semantic one",
     "demo": "see the whole thing on generated scenes",

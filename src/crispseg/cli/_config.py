@@ -21,6 +21,8 @@ from crispseg.limits import idle_keys, idle_option, idle_why
 GROUPS = {"data": "data", "model": "model", "training": "training", "seed": "training"}
 NECK = ("model.neck_options.", "model.place", "model.at", "model.side", "training.neck_lr")
 """What says nothing about a network without a neck; a config may hold it, for the side with one."""
+SPELLED = {"model.start": "--from"}
+"""Keys whose flag is not called as they are."""
 METAVARS = {int: "N", float: "X", str: "WORD", bool: "true|false"}
 
 
@@ -42,7 +44,7 @@ def config_flags(
         default = field.default_factory() if callable(field.default_factory) else field.default
         flags.append(
             Flag(
-                name=f"--{key}",
+                name=SPELLED.get(key, f"--{key}"),
                 help=_explained(key),
                 group="used first" if key in first else GROUPS[key.split(".")[0]] + under,
                 of=of,
@@ -52,18 +54,19 @@ def config_flags(
                 dest=f"--{key}",
             )
         )
-    return sorted(flags, key=lambda flag: list(first).index(flag.name[2:]) if flag.name[2:] in first else len(first))
+    return sorted(flags, key=lambda flag: list(first).index(flag.dest[2:]) if flag.dest[2:] in first else len(first))
 
 
-def tree_of(arguments: argparse.Namespace, files: Iterable[Path]) -> dict[str, Any]:
-    """Return what the config files say, a later one over an earlier one, and the flags over them."""
-    tree: dict[str, Any] = {}
+def tree_of(arguments: argparse.Namespace, files: Iterable[Path], base: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what the config files say, a later one over an earlier one and over ``base``, and the flags over them."""
+    tree: dict[str, Any] = dict(base or {})
     for file in files:
         if not file.is_file():
             raise UsageError(f"--config {file}: no such file")
         _merge(tree, configs.read_tree(file))
-    for flag in arguments.given:
-        if flag in vars(arguments):  # one of config_flags
+    keys = {flag: f"--{key}" for key, flag in SPELLED.items()}
+    for flag in (keys.get(flag, flag) for flag in arguments.given):
+        if flag.startswith("--") and flag in vars(arguments):  # one of config_flags
             *parents, leaf = flag[2:].split(".")
             branch: dict[str, Any] = {leaf: getattr(arguments, flag)}
             for parent in reversed(parents):
@@ -116,8 +119,10 @@ def _explained(key: str) -> str:
 def _metavar(key: str, hint: Any) -> str:
     if key == "data.root":
         return "ROOT"
-    if key == "model.factory":
+    if key in ("model.factory", "data.transforms"):
         return "PATH.py:FACTORY"
+    if key == "model.start":
+        return "RUN|FILE"
     if typing.get_origin(hint) is Literal:
         return "|".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:

@@ -81,6 +81,8 @@ class Parser(argparse.ArgumentParser):
         options: dict[str, Any] = {"help": flag.explained(), "default": argparse.SUPPRESS}
         if flag.name.startswith("-"):
             options |= {"dest": flag.key(), "required": flag.required}
+        elif flag.nargs == "?":
+            options["default"] = None  # argparse would read its own word for no default
         if flag.switch:
             return {**options, "action": "store_true"}
         if flag.numbers is not None:
@@ -92,7 +94,7 @@ class Parser(argparse.ArgumentParser):
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the flags by their keys, and ``given``: the names of those that the words hold."""
         found = self.parse_args(_joined(words, {flag.name: flag.numbers for flag in self.flags}))
-        found.given = {flag.name for flag in self.flags if flag.key() in found}
+        found.given = {flag.name for flag in self.flags if getattr(found, flag.key(), None) is not None}
         for flag in self.flags:
             if flag.key() not in found:
                 setattr(found, flag.key(), flag.default)

@@ -1,7 +1,8 @@
 """Say whether B is better than A, and how sure that is:
   crispseg compare A B [C …] --out DIR
-Say whether SDN helps a network of your own:
+Say whether SDN helps a network of your own, or crispseg's by a plan (crispseg plan):
   crispseg compare --model PATH.py:FACTORY --data.root ROOT --out DIR
+  crispseg compare ROOT [--model PATH.py:FACTORY] --out DIR
 
 A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, a counts file (what
 evaluate --counts writes), or a config, which is trained once for each of --seeds. NAME=PATH names it, PATH,PATH or a
@@ -13,6 +14,7 @@ Writes DIR/compare.json and DIR/report.html.
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crispseg.cli import say
@@ -20,7 +22,8 @@ from crispseg.cli._config import config_flags, config_of, tree_of
 from crispseg.cli._parser import Flag, path, refuse_idle, whole
 from crispseg.cli._prediction import SIDE, pair, prediction_flags, prediction_of
 from crispseg.cli.evaluate import class_flags, classes_from, progress, settings_flags, settings_of
-from crispseg.config import Config
+from crispseg.cli.train import look_at, planned, refuse_unnamed_code
+from crispseg.config import Config, read_tree
 from crispseg.errors import UsageError
 
 if TYPE_CHECKING:
@@ -156,7 +159,13 @@ def run(arguments: Any) -> int:
         raise UsageError(
             f"--seeds {' '.join(map(str, seeds))}: one of them comes twice, and would train the same twice"
         )
-    result = _own_network(arguments, seeds) if not arguments.contenders else _contenders(arguments, seeds)
+    by_plan = _is_data_set(arguments.contenders)
+    if by_plan:
+        if arguments.root is not None or arguments.config:
+            raise UsageError(f"{arguments.contenders[0]} alone is planned for; leave out --data.root and --config")
+        arguments.root = Path(arguments.contenders[0])
+    own = by_plan or not arguments.contenders
+    result = _own_network(arguments, seeds, by_plan=by_plan) if own else _contenders(arguments, seeds)
     from crispseg.cli._tables import comparison_table, show
 
     show(comparison_table(result))
@@ -166,14 +175,32 @@ def run(arguments: Any) -> int:
     return 0
 
 
-def _own_network(arguments: Any, seeds: Sequence[int]) -> dict[str, Any]:
+def _is_data_set(contenders: Sequence[str]) -> bool:
+    """Whether what is compared is one folder, of pictures with their labels."""
+    if len(contenders) != 1 or not (root := Path(contenders[0])).is_dir() or (root / "config.yaml").is_file():
+        return False
+    from crispseg.data.layouts import guess_layout
+
+    return ((root / "images").is_dir() and (root / "labels").is_dir()) or guess_layout(root) != "folder"
+
+
+def _own_network(arguments: Any, seeds: Sequence[int], *, by_plan: bool) -> dict[str, Any]:
+    """Train one network without and with the neck; the config is given, or planned from the data."""
     refuse_idle(arguments, flags(), {FACTORY}, "--model is trained here, on the images of --data.root")
     if arguments.root is None:
         raise UsageError("trained on which data? give --data.root ROOT")
     tree = tree_of(arguments, arguments.config or [])
     own = {"root": str(arguments.root)} | ({} if arguments.layout is None else {"layout": arguments.layout})
     tree |= {"data": {**(tree.get("data") or {}), **own}, "seed": 0}
-    config = config_of(arguments, {**tree, "model": {**(tree.get("model") or {}), "factory": arguments.model}})
+    if arguments.model is not None:
+        tree["model"] = {**(tree.get("model") or {}), "factory": arguments.model}
+    config = config_of(arguments, tree)
+    refuse_unnamed_code(config, {*arguments.given, "--model.factory"}, "--config")
+    look_at(config)
+    if by_plan:
+        there = arguments.out / "plan.yaml"  # a comparison that was cut off goes on by the plan that it began with
+        tree = read_tree(there) if there.is_file() else planned(tree, arguments.out)
+        config = config_of(arguments, tree)
     from crispseg.comparison import FAMILIES, does_it_help
 
     size = pair(arguments.label_size)
@@ -194,6 +221,9 @@ def _contenders(arguments: Any, seeds: Sequence[int]) -> dict[str, Any]:
 
     contenders = [read_contender(word) for word in arguments.contenders]
     _check(contenders, arguments)
+    for c in contenders:
+        if c.kind == "config":
+            look_at(_config_of(c, arguments))
     contenders = [dataclasses.replace(contender, factory=arguments.model) for contender in contenders]
     options = _options(arguments)
     cases, classes = _cases(contenders, arguments)
@@ -244,7 +274,13 @@ def _check_code(contenders: "Sequence[Contender]", arguments: Any) -> None:
     for c in contenders:
         if c.kind not in ("run", "config"):
             continue
-        factory = _config_of(c, arguments).model.factory
+        config = _config_of(c, arguments)
+        if c.kind == "config" and config.data.transforms is not None:
+            raise UsageError(
+                f"{data_config(c)} names Python code, data.transforms; train it with crispseg train --data.transforms "
+                f"{config.data.transforms}, and compare the runs"
+            )
+        factory = config.model.factory
         asked = asked or factory is not None
         if factory is not None and arguments.model is None:
             raise UsageError(f"{data_config(c)} names a network made by Python code; to run it: --model {factory}")

@@ -1,7 +1,10 @@
-"""Train a segmenter:
+"""Train a segmenter; without a config, one is planned from the data (crispseg plan):
+  crispseg train ROOT --out runs/mine
   crispseg train --config configs/camvid_half_fpn_lite0.yaml --data.root ROOT --out runs/mine
-Go on with a training that was cut off:
-  crispseg train --resume runs/mine
+Go on with a training that was cut off, or train a finished one longer:
+  crispseg train --resume runs/mine [--training.epochs 80]
+Start from a trained network, which may know other classes:
+  crispseg train --from runs/mine --data.root OTHER --out runs/other
 
 ROOT holds images/train, labels/train, images/val, labels/val and classes.json; crispseg doctor ROOT says what is wrong
 with it. Every key of a config file is a flag. runs/mine will hold model.safetensors, metrics.json, log.csv and
@@ -9,17 +12,19 @@ tensorboard/ (tensorboard --logdir runs); then: crispseg evaluate --run runs/min
 """
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from crispseg.cli import say
 from crispseg.cli._config import config_flags, config_of, tree_of
 from crispseg.cli._parser import Flag, path
-from crispseg.config import Config
+from crispseg.config import Config, read_tree
 from crispseg.errors import DataError, UsageError, printable
 
 FIRST = (
     "data.root",
+    "model.start",
     "model.encoder",
     "model.decoder",
     "model.neck",
@@ -34,6 +39,7 @@ def flags() -> list[Flag]:
     """Every key of the config is a flag, ``--data.root`` for instance."""
     first: dict[str, Any] = {"group": "used first", "kind": path}
     return [
+        Flag(name="root", nargs="?", metavar="[ROOT]", help="data set, to train on by a plan", **first),
         Flag(
             name="--config",
             metavar="FILE",
@@ -42,7 +48,12 @@ def flags() -> list[Flag]:
             **first,
         ),
         Flag(name="--out", metavar="DIR", help="run folder to write; must not hold a run", **first),
-        Flag(name="--resume", metavar="DIR", help="go on with the run in DIR, with its own config", **first),
+        Flag(
+            name="--resume",
+            metavar="DIR",
+            help="go on with the run in DIR, with its own config; only training.epochs may be another",
+            **first,
+        ),
         *config_flags(first=FIRST),
         Flag(
             name="--print_config",
@@ -56,33 +67,82 @@ def flags() -> list[Flag]:
 
 def run(arguments: Any) -> int:
     """Train, then say where the run is and what it scored."""
+    if arguments.root is not None and arguments.given.intersection({"--resume", "--data.root"}):
+        raise UsageError(f"which images? {arguments.root}, or those of --resume or --data.root")
     resumed = _resumed(arguments)
     files = [*([resumed] if resumed is not None else []), *(arguments.config or [])]
-    tree = tree_of(arguments, files)
+    tree = tree_of(arguments, files, _network_of(arguments))
+    if arguments.root is not None:
+        tree["data"] = {**(tree.get("data") or {}), "root": str(arguments.root)}
+    by_plan = arguments.root is not None and not files
+    out = arguments.resume or arguments.out
+    if out is None and not arguments.print_config:
+        raise UsageError("where to? give --out DIR for a new run, or --resume DIR to go on with one")
+    if by_plan:
+        refuse_unnamed_code(config_of(arguments, tree), arguments.given, config_of(arguments, tree).model.start)
+        tree = planned(tree, None if arguments.print_config else out)
     if arguments.print_config:
         return _print(arguments, tree)
-    out = arguments.resume or arguments.out
-    if out is None:
-        raise UsageError("where to? give --out DIR for a new run, or --resume DIR to go on with one")
     config = config_of(arguments, tree)
-    factory = config.model.factory
-    if factory is not None and "--model.factory" not in arguments.given:
-        raise UsageError(f"{files[-1]} trains a network made by Python code; to run it: --model.factory {factory}")
+    refuse_unnamed_code(config, arguments.given, files[-1] if files else config.model.start)
     from crispseg.training import train
 
     if arguments.resume is None:
         look_at(config)
     metrics = train(config, out, resume=arguments.resume is not None)
     steps, best = metrics["steps"], metrics["val"]["miou"]
+    early = steps < metrics["planned_steps"]
+    of = f" of {metrics['planned_steps']} (training.patience: no better mIoU)" if early else ""
     say(
-        f"{out}: finished {steps} step{'s' * (steps != 1)} in {metrics['seconds']:.0f} s; "
+        f"{out}: finished {steps} step{'s' * (steps != 1)}{of} in {metrics['seconds']:.0f} s; "
         f"best val mIoU {best:.3f}, reached at step {metrics['best_step']}"
     )
     return 0
 
 
+def planned(tree: dict[str, Any], out: Path | None) -> dict[str, Any]:
+    """Plan a training on the data of ``tree``, what else it says stands; write ``out``/plan.yaml, and say so."""
+    from crispseg.config import from_dict
+    from crispseg.files import write_text
+    from crispseg.planning import plan
+
+    data = from_dict(tree).data
+    if out is not None and (out / "config.yaml").is_file():
+        raise UsageError(f"{out} already holds a run; resume it with --resume {out}, or choose another folder")
+    made = plan(data.root, (tree.get("data") or {}).get("layout"), given=tree)
+    where = "no config was given"
+    if out is not None:
+        write_text(out / "plan.yaml", made.text())
+        where += f", so one was planned: {out / 'plan.yaml'}"
+    for line in (where, *made.notes()):
+        print(printable(f"crispseg: {line}"), file=sys.stderr)
+    return made.tree()
+
+
+def refuse_unnamed_code(config: Config, given: Collection[str], who: object) -> None:
+    """Raise UsageError if the config names Python code that the command line does not name too."""
+    named = {
+        "model.factory": (config.model.factory, "trains a network made by Python code"),
+        "data.transforms": (config.data.transforms, "changes pictures by Python code"),
+    }
+    for key, (code, what) in named.items():
+        if code is not None and f"--{key}" not in given:
+            raise UsageError(f"{who} {what}; to run it: --{key} {code}")
+
+
+def _network_of(arguments: Any) -> dict[str, Any]:
+    """What the run of --from says of its network; a file says nothing."""
+    start = getattr(arguments, "--model.start")
+    file = Path(start or "", "config.yaml")
+    if start is None or not file.is_file():
+        return {}
+    model = {**(read_tree(file).get("model") or {})}
+    model.pop("start", None)
+    return {"model": model}
+
+
 def look_at(config: Config) -> None:
-    """Look at a part of the data before anything is written: an error ends it here, a warning is told."""
+    """Look at a part of the data before anything is trained: an error ends it here, a warning is told."""
     from crispseg.data.doctor import quick
 
     data = config.data

@@ -24,7 +24,13 @@ def boundary_weighted(
     0.6931
     """
     z, t, valid = prepare(logits, target, ignore_index)
-    d = distance_to(label_border(t, valid)).to(z.dtype)
-    w = (1 + weight * torch.exp(-(d**2) / (2 * sigma**2))) * valid
+    w = pixel_weights(t, valid, weight=weight, sigma=sigma).to(z.dtype)
     loss = F.cross_entropy(z, t, reduction="none")
     return (w * loss).sum() / w.sum().clamp(min=torch.finfo(z.dtype).tiny)
+
+
+@torch.no_grad()
+def pixel_weights(target: Tensor, valid: Tensor, *, weight: float = 10.0, sigma: float = 5.0) -> Tensor:
+    """Return w (B, H, W) of labels, 0 where void."""
+    d = distance_to(label_border(target, valid)).double()
+    return (1 + weight * torch.exp(-(d**2) / (2 * sigma**2))) * valid

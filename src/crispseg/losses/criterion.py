@@ -4,17 +4,18 @@ Not here: the losses.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import add
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from crispseg.losses.active_boundary import active_boundary
 from crispseg.losses.boundary import boundary
 from crispseg.losses.boundary_dou import boundary_dou
-from crispseg.losses.boundary_weighted import boundary_weighted
+from crispseg.losses.boundary_weighted import boundary_weighted, pixel_weights
 from crispseg.losses.cross_entropy import cross_entropy, ohem_cross_entropy
 from crispseg.losses.dice import dice
 from crispseg.losses.focal import focal
@@ -38,6 +39,19 @@ LOSSES: dict[LossName, Callable[..., Tensor]] = {
 """Each takes logits (B, K, H, W), target (B, H, W) and ``ignore_index``, and returns a scalar."""
 
 
+def _one_each(target: Tensor, valid: Tensor) -> Tensor:
+    return valid
+
+
+MASSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": _one_each,
+    "boundary_weighted": pixel_weights,
+    "boundary": _one_each,
+    "focal": _one_each,
+}
+"""The weight of each pixel in the mean that a loss is: of labels (void as 0), and where they count. Others are none."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
     """The loss that a run gives to its network: ``criterion(logits, target)``, and the weight of auxiliary heads.
@@ -45,7 +59,8 @@ class Criterion:
         L = Σ_name weights[name] · LOSSES[name](logits, target)
 
     kind: the form of the cross-entropy in it, ``"cross_entropy"`` or ``"ohem"``; class_weights: of the cross-entropy,
-    (K,) on the logits' device, or None. A loss of weight 0 is not computed.
+    (K,) on the logits' device, or None. A loss of weight 0 is not computed. whole: labels (B, H, W) of the batch that
+    the target is a part of, or None.
     """
 
     kind: Literal["cross_entropy", "ohem"] = "cross_entropy"
@@ -53,6 +68,7 @@ class Criterion:
     class_weights: Tensor | None = None
     aux_weight: float = 0.4
     weights: Mapping[LossName, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
+    whole: Tensor | None = None
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         terms = [
@@ -60,7 +76,27 @@ class Criterion:
             for name, weight in self.weights.items()
             if weight
         ]
+        if self.whole is not None:
+            names = [name for name, weight in self.weights.items() if weight]
+            terms = [self._mass(name, target) / self._mass(name, self.whole) * term for name, term in zip(names, terms)]
         return reduce(add, terms)
+
+    def in_part_of(self, whole: Tensor) -> "Criterion":
+        """Return the criterion for parts of a batch: its losses of all parts add up to this one's of the batch.
+
+        ``whole``: labels (B, H, W) of the batch. Each loss is a mean over pixels with weights w that the labels alone
+        know, so L(batch) = Σ_parts (Σ_part w / Σ_batch w) · L(part). KeyError, when called, for a loss that is none.
+        """
+        return replace(self, whole=whole)
+
+    def _mass(self, name: LossName, target: Tensor) -> float:
+        """Σ w of a loss over labels, never 0."""
+        valid = target != self.ignore_index
+        t = torch.where(valid, target, 0).long()
+        w = MASSES[name](t, valid)
+        if name == "cross_entropy" and self.class_weights is not None:
+            w = w * self.class_weights[t]
+        return max(w.sum().item(), torch.finfo(torch.float32).tiny)
 
     def _loss(self, name: LossName) -> Callable[..., Tensor]:
         if name != "cross_entropy":

@@ -1,7 +1,7 @@
-"""A network from a Python file of the user's own, named as ``PATH.py:FACTORY``. Reading it runs the file.
+"""What a Python file of the user's own makes, a network for example, named as ``PATH.py:FACTORY``. It runs the file.
 
 So nothing here is called for a file that the user did not name. Not here: who may name one (``crispseg.runs``), how
-the network becomes one that the trainer knows (``user``).
+a network becomes one that the trainer knows (``user``).
 """
 
 import contextlib
@@ -43,7 +43,16 @@ def read_code(word: str) -> str:
 
 
 def call_factory(word: str, num_classes: int) -> nn.Module:
-    """Run the file that ``word`` names, call ``FACTORY(num_classes)`` and return the network that it makes.
+    """Return the network that :func:`call` gives for ``FACTORY(num_classes)``; DataError if it is none."""
+    network = call(word, num_classes)
+    if not isinstance(network, nn.Module):
+        name = word.rpartition(":")[2]
+        raise DataError(f"{word}: expected a torch.nn.Module from {name}({num_classes}), found {network!r:.80}")
+    return network
+
+
+def call(word: str, *arguments: Any) -> Any:
+    """Run the file that ``word`` names, call ``FACTORY(*arguments)`` and return what it makes.
 
     While it runs, its folder is first on the import path, as with ``python PATH.py``. What it imports from there is
     forgotten afterwards: another file, in another folder, gets its own neighbours even if their names are the same.
@@ -53,7 +62,7 @@ def call_factory(word: str, num_classes: int) -> nn.Module:
     UsageError
         No such file, or no such function in it.
     DataError
-        The file or the function raises (the message has the line), or what it returns is no ``torch.nn.Module``.
+        The file or the function raises (the message has the line).
     """
     path, name = split_factory(word)
     code = read_code(word)
@@ -63,10 +72,7 @@ def call_factory(word: str, num_classes: int) -> nn.Module:
         if not callable(factory):
             functions = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
             raise UsageError(f"{path} has no function {name!r}{nearest(name, functions) if functions else ''}")
-        network = _called(word, f"{name}({num_classes})", lambda: factory(num_classes))
-    if not isinstance(network, nn.Module):
-        raise DataError(f"{word}: expected a torch.nn.Module from {name}({num_classes}), found {network!r:.80}")
-    return network
+        return _called(word, f"{name}({', '.join(map(repr, arguments))})", lambda: factory(*arguments))
 
 
 def _run(path: Path, code: str) -> types.ModuleType:

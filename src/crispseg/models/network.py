@@ -135,6 +135,13 @@ class SegmentationModel(SegmentationNetwork):
         return F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=corners)
 
 
+def adds_up(model: SegmentationNetwork) -> bool:
+    """Whether the loss of ``model`` is the criterion's of its logit maps, and nothing else."""
+    if not isinstance(model, SegmentationModel):
+        return True
+    return type(model.decoder).loss is Decoder.loss and model.boundaries is None
+
+
 class AuxiliaryHead(nn.Module):
     """A small FCN head on the second deepest encoder map, for deep supervision (Zhao et al., PSPNet, CVPR 2017)."""
 

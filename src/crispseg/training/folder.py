@@ -23,6 +23,8 @@ CHECKPOINTS = "checkpoints"
 DATA = "data.json"
 WRITTEN = ("config.yaml", "environment.json", "classes.json", DATA, "log.csv", "metrics.json", "model.safetensors")
 CHECKED = (f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt")
+LONGER = "training.epochs"
+"""What may differ when a run is resumed."""
 Facts = dict[str, Any]
 
 
@@ -38,10 +40,9 @@ def opened(config: Config, out: Path, *, resume: bool) -> Iterator[Manifest]:
         _check_run(config, out, resume)
         manifest = Manifest(out)
         if resume:
-            manifest.check(*WRITTEN, runs.CODE, *CHECKED)
+            manifest.check(*WRITTEN, runs.CODE, runs.TRANSFORMS, *CHECKED)
         else:
-            code = [] if config.model.factory is None else [runs.CODE]
-            manifest.claim([*WRITTEN, *code, CHECKPOINTS, "tensorboard"])
+            manifest.claim([*WRITTEN, *runs.code_of(config), CHECKPOINTS, "tensorboard"])
         for folder in (out, out / CHECKPOINTS):
             sweep(folder)
         try:
@@ -83,6 +84,21 @@ def check_data(config: Config, folder: Path, facts: Facts | None = None) -> None
             raise UsageError(f"{config.data.root} is not the data of the run in {folder}: {difference}")
 
 
+def prolong(config: Config, out: Path, manifest: Manifest, done: int, steps: int) -> None:
+    """Write down that the run in ``out`` now has ``steps`` steps, if it had another number of epochs.
+
+    Raises UsageError if more are done than that.
+    """
+    before = configs.read(out / "config.yaml")
+    if not configs.differences(before, config):
+        return
+    if done > steps:
+        raise UsageError(
+            f"{out} has done {done} steps already, and {LONGER} {config.training.epochs} is {steps}; give more"
+        )
+    manifest.write("config.yaml", configs.to_yaml(config).encode())
+
+
 def recorded_threads(folder: Path) -> int | None:
     """The number of threads that the run in ``folder`` computes with; None if it is not known."""
     try:
@@ -101,9 +117,9 @@ def _check_run(config: Config, out: Path, resume: bool) -> None:
     if resume:
         if not there:
             raise UsageError(f"{out} is not a run folder: it has no config.yaml")
-        check(out, "config.yaml", runs.CODE)
-        other = configs.differences(configs.read(out / "config.yaml"), config)
-        if other:
+        check(out, "config.yaml", runs.CODE, runs.TRANSFORMS)
+        differ = configs.differences(configs.read(out / "config.yaml"), config)
+        if other := [said for said in differ if not said.startswith(f"{LONGER}:")]:
             raise UsageError(f"{out} was trained with another config ({'; '.join(other)}); resume with its own")
         runs.check_code(config, out)
 

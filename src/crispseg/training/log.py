@@ -1,4 +1,4 @@
-"""What a training says while it runs: ``log.csv``, TensorBoard, and how far it is.
+"""What a training says while it runs: ``log.csv``, a logger of Lightning's (TensorBoard, …), and how far it is.
 
 The rows travel in the checkpoint, so the log of a resumed run has no gap and no line twice.
 
@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from crispseg.errors import UsageError
 from crispseg.files import write_text
 from crispseg.progress import Ticker
 
@@ -23,12 +24,11 @@ Row = dict[str, float | None]
 class Log:
     """Rows of numbers, one a logged step."""
 
-    def __init__(self, folder: Path, rows: list[Row], *, total: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        self.folder, self.rows = folder, rows
-        start = int(rows[-1]["step"] or 0) if rows else 0
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+    def __init__(self, folder: Path, state: dict[str, Any], *, total: int, logger: str = "tensorboard") -> None:
+        self.folder, self.rows = folder, state["log"]
+        start = int(self.rows[-1]["step"] or 0) if self.rows else 0
+        self.logger = _logger(logger, folder, state.get("logger"), start)
+        self.state = state
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -45,9 +45,10 @@ class Log:
         self.progress.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         self.progress.stop()
-        self.board.close()
+        if self.logger is not None:
+            self.logger.finalize("success" if kind is None else "failed")
 
     def advance(self, step: int, loss: float) -> None:
         """Move the progress bar to ``step``; without a terminal, a line now and then."""
@@ -61,8 +62,9 @@ class Log:
         """Keep a row; ``log.csv`` is rewritten whole. None is an empty cell."""
         self.rows.append({"step": step, **values})
         measured = {name: value for name, value in values.items() if value is not None}
-        for name, value in measured.items():
-            self.board.add_scalar(name, value, step)
+        if self.logger is not None:
+            self.logger.log_metrics(measured, step)
+            self.state["logger"] = self.logger.version  # known from the first row on
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         text = io.StringIO()
         table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -74,3 +76,32 @@ class Log:
                 f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in measured.items()),
                 highlight=False,
             ) if not self.progress.disable else None
+
+
+def waited(rows: list[Row], patience: int | None) -> bool:
+    """Whether so many validations in a row, the last ones, were none better than the best before them.
+
+    >>> rows = [{"step": step, "val_miou": miou} for step, miou in ((1, 0.5), (2, None), (3, 0.4), (4, 0.5))]
+    >>> waited(rows, 2), waited(rows, 3), waited(rows, None)
+    (True, False, False)
+    """
+    scores = [score for row in rows if (score := row.get("val_miou")) is not None]
+    return patience is not None and bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+def _logger(name: str, folder: Path, version: Any, start: int) -> Any:
+    """Lightning's logger of that name; ``version``: what names the same curves when a run is resumed."""
+    if name == "csv":
+        return None
+    try:
+        if name == "tensorboard":
+            from lightning.fabric.loggers.tensorboard import TensorBoardLogger
+
+            return TensorBoardLogger(folder, "tensorboard", "", purge_step=start + 1)
+        from lightning.pytorch.loggers import MLFlowLogger, WandbLogger  # slow to import
+
+        if name == "mlflow":
+            return MLFlowLogger("crispseg", run_name=folder.name, save_dir=str(folder / "mlruns"), run_id=version)
+        return WandbLogger(folder.name, folder, version, project="crispseg", resume="allow")
+    except ModuleNotFoundError as error:
+        raise UsageError(f'training.logger {name} needs the package {name}: pip install "crispseg[{name}]"') from error

@@ -25,16 +25,19 @@ from crispseg import machine, runs
 from crispseg.config import Config
 from crispseg.data import ClassSet
 from crispseg.data.classes import encode_classes
-from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line, is_memory
+from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line, is_memory, printable
 from crispseg.losses import Criterion
 from crispseg.manifest import Manifest
 from crispseg.models.factory import read_code
 from crispseg.models.hosts.published import nothing_fetched
+from crispseg.models.network import SegmentationNetwork, adds_up
 from crispseg.models.weights import encode_tensors
+from crispseg.progress import say
 from crispseg.training import checkpoint, folder, optimisation, sources
-from crispseg.training.log import Log
+from crispseg.training.log import Log, waited
 from crispseg.training.memory import keep_freed_memory
 from crispseg.training.order import mix
+from crispseg.training.start import start_from
 from crispseg.training.validation import TOLERANCES, validate
 
 LAST, BEST = folder.CHECKED
@@ -69,7 +72,7 @@ def check(config: Config) -> None:
     """Raise what :func:`train` would raise before its first step: for the data set, the network and the config."""
     _check(config)
     train_set, _ = sources.data_sets(config.data)
-    runs.make_model(config, len(train_set.classes))
+    _network(config, train_set.classes, resumed=False)
     sources.weights_of_classes(config, train_set)
 
 
@@ -88,7 +91,7 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
     resume = resume and last.is_file()  # killed before the first checkpoint: start again
     torch.manual_seed(config.seed)
     with nothing_fetched() if resume else contextlib.nullcontext():
-        model = runs.make_model(config, len(train_set.classes), pretrained=False if resume else None)
+        model = _network(config, train_set.classes, resumed=resume)
     model = model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     if t.compile:
@@ -103,7 +106,15 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
         weights=cast(Any, t.losses),
     )
 
-    state: checkpoint.State = {"step": 0, "best": -1.0, "best_step": 0, "seconds": 0.0, "log": [], "val": {}}
+    state: checkpoint.State = {
+        "step": 0,
+        "best": -1.0,
+        "best_step": 0,
+        "seconds": 0.0,
+        "log": [],
+        "val": {},
+        "logger": None,
+    }
     if resume:
         state = checkpoint.load(last)
         try:
@@ -113,6 +124,7 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
                 f"{last}: does not fit the network and optimizer that this version makes of the run's config.yaml; "
                 f"go on with the version that environment.json names, or start again ({in_a_line(error)})"
             ) from error
+        folder.prolong(config, out, manifest, state["step"], steps)
     else:
         _start(config, manifest, train_set.classes, facts)
 
@@ -122,14 +134,16 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
     validations.add(steps)
     started = time.monotonic() - state["seconds"]
     losses = _Losses(READ_EVERY.get(fabric.device.type, 1))
-    with _products(t.tf32), Log(out, state["log"], total=steps) as log:
+    with _products(t.tf32), Log(out, state, total=steps, logger=t.logger) as log:
         start = state["step"]
-        stream = sources.batches(train_set, config, start=start, steps=steps, pin_memory=gpu)
+        end = start if waited(log.rows, t.patience) else steps
+        stream = sources.batches(train_set, config, start=start, steps=end, pin_memory=gpu)
         for step, batch in enumerate(stream, start=start):
             torch.manual_seed(mix(config.seed, step))  # dropout
             lr = optimisation.learning_rate(step, steps, t)
             optimisation.set_learning_rate(optimizer, lr)
-            losses.add(step, batch["name"], _step(fabric, wrapped, optimizer, criterion, batch, t.clip))
+            found = _step(fabric, wrapped, optimizer, criterion, batch, t.clip, t.accumulate)
+            losses.add(step, batch["name"], found)
             if average is not None:
                 average.update_parameters(model)
             done = step + 1
@@ -149,33 +163,64 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
                 state |= _capture(model, average, optimizer, fabric)
                 names = (*((BEST,) if best else ()), LAST)  # last says that best is there
                 checkpoint.save(state, manifest, *names)
+            if done in validations and waited(log.rows, t.patience):
+                break
     return _finish(out, manifest, state, model, steps)
+
+
+def _network(config: Config, classes: ClassSet, *, resumed: bool) -> SegmentationNetwork:
+    """The network as a training begins with it; of a resumed one the weights are still to come."""
+    start, parts = config.model.start, config.training.accumulate
+    model = runs.make_model(config, len(classes), pretrained=False if resumed or start is not None else None)
+    if start is not None and not resumed:
+        say(printable(start_from(model, config, classes)))
+    if parts > 1 and not adds_up(model):
+        raise UsageError(
+            f"training.accumulate {parts} does not apply: this network has a loss of its own, which is not a sum over "
+            "images; take a smaller batch_size"
+        )
+    return model
 
 
 def _start(config: Config, manifest: Manifest, classes: ClassSet, facts: folder.Facts) -> None:
     """Write what a new run is; the config comes last, since by it a folder is a run that can be resumed."""
     manifest.write("environment.json", _json(runs.environment()))
-    if config.model.factory is not None:
-        manifest.write(runs.CODE, read_code(config.model.factory).encode())
+    for copy, word in runs.code_of(config).items():
+        manifest.write(copy, read_code(word).encode())
     manifest.write(folder.DATA, _json(facts))
     manifest.write("classes.json", encode_classes(classes))
     manifest.write("config.yaml", configs.to_yaml(config).encode())
 
 
 def _step(
-    fabric: Fabric, model: Any, optimizer: Any, criterion: Criterion, batch: dict[str, Any], clip: float
+    fabric: Fabric,
+    model: Any,
+    optimizer: Any,
+    criterion: Criterion,
+    batch: dict[str, Any],
+    clip: float,
+    parts: int = 1,
 ) -> Tensor:
-    """Take one optimizer step; return its loss and the norm of its gradient (2,), which nothing here waits for."""
-    images = fabric.to_device(batch["image"]).contiguous(memory_format=torch.channels_last)
-    logits, others = model(images, aux=True)
-    loss = model.loss(logits, others, fabric.to_device(batch["label"]), criterion)
-    fabric.backward(loss)
+    """Take one optimizer step, its images in so many parts.
+
+    Return its loss and the norm of its gradient (2,), which nothing here waits for.
+    """
+    labels = fabric.to_device(batch["label"])
+    total = torch.zeros((), device=labels.device)
+    if parts > 1:
+        criterion = criterion.in_part_of(labels)
+    for part, target in zip(batch["image"].tensor_split(parts), labels.tensor_split(parts)):
+        images = fabric.to_device(part).contiguous(memory_format=torch.channels_last)
+        logits, others = model(images, aux=True)
+        loss = model.loss(logits, others, target, criterion)
+        fabric.backward(loss)
+        total = total + loss.detach()
     norm = cast(Tensor, fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False))
     optimizer.step()
     optimizer.zero_grad()
     if getattr(fabric.strategy.precision, "scaler", None) is not None:  # fp16: the scaler skips a step that overflows
         norm = torch.zeros_like(norm)
-    return torch.stack((loss.detach().float(), norm.float()))
+    return torch.stack((total.float(), norm.float()))
 
 
 def _finish(out: Path, manifest: Manifest, state: checkpoint.State, model: nn.Module, steps: int) -> dict[str, Any]:
@@ -185,7 +230,8 @@ def _finish(out: Path, manifest: Manifest, state: checkpoint.State, model: nn.Mo
     own = {key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()}  # tied ones too
     manifest.write("model.safetensors", encode_tensors(own))
     metrics = {
-        "steps": steps,
+        "steps": state["step"],
+        "planned_steps": steps,
         "best_step": state["best_step"],
         "val": state["val"],
         "seconds": round(state["seconds"], 1),
@@ -223,6 +269,8 @@ def _check(config: Config) -> None:
         )
     if t.precision == "fp16" and (t.accelerator == "cpu" or not torch.cuda.is_available()):
         raise UsageError("training.precision fp16 needs a GPU (none is used here); on a CPU use bf16 or fp32")
+    if t.accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("training.accelerator mps is Apple's GPU, and torch finds none here; take auto or cpu")
 
 
 def _fabric(config: Config) -> Fabric:
@@ -253,7 +301,12 @@ def _told() -> Iterator[None]:
     """Turn what the machine did to a training into a line that says what helps."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ValueError) as error:
+        if "Expected more than 1 value per channel" in str(error):
+            raise CrispsegError(
+                f"batch norm has one value to normalise ({in_a_line(error)}); take a larger data.crop, or more images "
+                "at once: a larger training.batch_size, a smaller training.accumulate"
+            ) from error
         if "DataLoader worker" in str(error):
             raise CrispsegError(
                 f"a loader process is gone ({in_a_line(error)}); most often memory, or shared memory in a container, "

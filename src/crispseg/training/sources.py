@@ -15,6 +15,7 @@ from crispseg.data import SegmentationDataset, find_samples, train_transform
 from crispseg.errors import DataError, UsageError
 from crispseg.losses import class_weights
 from crispseg.progress import lines
+from crispseg.training.augmentation import UserTransform
 from crispseg.training.order import Batches
 
 
@@ -22,13 +23,19 @@ def data_sets(d: DataConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
     """The training split with its augmentation and the validation split without."""
     samples, classes = find_samples(d.root, d.train_split, d.layout)
     val_samples, _ = find_samples(d.root, d.val_split, d.layout)
-    transform = train_transform(
-        d.crop, ignore_index=classes.ignore_index, scale=d.scale, flip=d.flip, jitter=d.jitter, max_share=d.max_share
-    )
+    transform = _transform(d, classes.ignore_index)
     room = int(d.cache * 2**30)
     return (
         SegmentationDataset(samples, classes, transform, size=d.size, cache_bytes=room),
         SegmentationDataset(val_samples, classes, size=d.size, cache_bytes=room),
+    )
+
+
+def _transform(d: DataConfig, void: int) -> Any:
+    if d.transforms is not None:
+        return UserTransform(d.transforms, d.crop, void)
+    return train_transform(
+        d.crop, ignore_index=void, scale=d.scale, flip=d.flip, jitter=d.jitter, max_share=d.max_share
     )
 
 

@@ -133,24 +133,24 @@ def examine(
     return Diagnosis(root, name, classes, images, findings, _table(splits, classes) if classes else [])
 
 
-def quick(root: str | Path, layout: str, splits: Sequence[str], *, seconds: float = 4.0) -> list[Finding]:
-    """Look at some files of each of ``splits``, evenly spaced, for at most so many seconds; errors come first.
+def look(
+    root: str | Path, layout: str, splits: Sequence[str], *, most: int, seconds: float
+) -> tuple[list[SplitFacts], dict[str, int]]:
+    """Read up to ``most`` files of each of ``splits``, evenly spaced, for at most so many seconds; judge nothing.
 
-    What a few files cannot say, such as copies or rare classes, is left to :func:`examine`. Raises ``DataError`` as
-    ``find_samples`` does.
+    Returns the facts of each split (sizes, class pixels and borders, file by file) and how many images it has in all.
+    Raises ``DataError`` as ``find_samples`` does.
     """
     root = Path(root)
-    choose_layout(root, layout)
-    if layout == "folder" and any((root / "images").glob("*")) and exchanged(root):
-        return [_exchanged(root)]
-    findings: list[Finding] = []
+    found: list[SplitFacts] = []
+    count: dict[str, int] = {}
     for name in splits:
         try:
             samples, classes = find_samples(root, name, layout)
         except DataError as error:
             raise DataError(_with_command(Finding("error", "unpaired", str(error)), root).message) from error
         ends = time.monotonic() + seconds / len(splits)
-        step = max(1, len(samples) // LOOKED_AT)
+        step = max(1, len(samples) // most)
         facts = SplitFacts(name, mapping=samples[0].mapping)
         for sample in samples[::step]:
             facts.images[sample.name] = image_facts(sample.image)
@@ -158,9 +158,28 @@ def quick(root: str | Path, layout: str, splits: Sequence[str], *, seconds: floa
                 facts.labels[sample.name] = label_facts(sample.label, classes, sample.mapping)
             if time.monotonic() > ends:
                 break
+        found.append(facts)
+        count[name] = len(samples)
+    return found, count
+
+
+def quick(root: str | Path, layout: str, splits: Sequence[str], *, seconds: float = 4.0) -> list[Finding]:
+    """Judge what :func:`look` sees of each of ``splits``; errors come first.
+
+    What a few files cannot say, such as copies or rare classes, is left to :func:`examine`. Raises ``DataError`` as
+    ``find_samples`` does.
+    """
+    root = Path(root)
+    chosen = choose_layout(root, layout)
+    if layout == "folder" and any((root / "images").glob("*")) and exchanged(root):
+        return [_exchanged(root)]
+    seen, count = look(root, layout, splits, most=LOOKED_AT, seconds=seconds)
+    classes = chosen.classes(root)
+    findings: list[Finding] = []
+    for facts in seen:
         findings += about_files(facts)
         findings += about_values(facts, classes)
-        findings += about_learning(facts, classes, findings, complete=len(facts.images) == len(samples))
+        findings += about_learning(facts, classes, findings, complete=len(facts.images) == count[facts.name])
     if layout == "folder":
         findings = [_with_command(finding, root) for finding in findings]
     return sorted(findings, key=lambda finding: finding.severity)

@@ -1,0 +1,48 @@
+"""Look at a data set and write a config for training on it:
+  crispseg plan ROOT
+  crispseg train --config plan.yaml --out runs/mine
+
+Sizes, widths of things, classes, void and films are counted in at most 400 pictures, and a few steps are timed on this
+machine. Each line of plan.yaml says from which fact it came; edit what you know better. Both commands at once are
+crispseg train ROOT --out runs/mine.
+"""
+
+from typing import Any
+
+from crispseg.cli import say
+from crispseg.cli._parser import Flag, path, positive
+from crispseg.errors import UsageError
+
+
+def flags() -> list[Flag]:
+    """The data set, where the plan goes, and how long a training may take."""
+    return [
+        Flag(name="root", kind=path, metavar="ROOT", help="folder of the data set"),
+        Flag(name="--out", kind=path, metavar="FILE", help="file to write", shown="plan.yaml"),
+        Flag(name="--overwrite", switch=True, default=False, help="replace the file"),
+        Flag(name="--data.layout", dest="layout", metavar="NAME", help="its layout", shown="what it looks like"),
+        Flag(
+            name="--minutes",
+            kind=positive,
+            metavar="N",
+            help="what a training may take; fewer epochs if need be",
+            shown="as long as it takes",
+        ),
+    ]
+
+
+def run(arguments: Any) -> int:
+    """Plan, write, print."""
+    from pathlib import Path
+
+    out = arguments.out or Path("plan.yaml")
+    if out.exists() and not arguments.overwrite:
+        raise UsageError(f"{out} is there already; give --out FILE, or --overwrite")
+    from crispseg.files import write_text
+    from crispseg.planning import plan
+
+    text = plan(arguments.root, arguments.layout, minutes=arguments.minutes).text()
+    write_text(out, text)
+    say(text)
+    say(f"{out}: crispseg train --config {out} --out runs/mine")
+    return 0

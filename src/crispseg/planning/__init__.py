@@ -1,0 +1,200 @@
+"""``plan``: from a data set's own facts to a config for training, each value with the fact that it follows from.
+
+Not here: reading the data (``crispseg.data.doctor``), the command (``crispseg.cli.plan``).
+"""
+
+import dataclasses
+import math
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from crispseg import config as configs
+from crispseg.config import Config
+from crispseg.data import find_samples
+from crispseg.data.doctor import look
+from crispseg.data.layouts import guess_layout
+from crispseg.errors import DataError, is_memory
+from crispseg.planning import rules
+from crispseg.planning.facts import DataFacts, data_facts, memory_gib
+from crispseg.planning.rules import Choice
+from crispseg.progress import in_words
+from crispseg.training import Rehearsal, rehearse
+
+__all__ = ["Choice", "DataFacts", "Plan", "plan"]
+
+LOOKED_AT, SECONDS = 400, 20.0
+"""Pictures of a split that are read, and for how long at most."""
+PARTS = (1, 2, 4, 8)
+NOT_YET = Rehearsal(step=0, picture=0, device="", threads=0, parameters=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to be trained, and why: ``tree`` is a config's, ``choices`` are its values with their reasons.
+
+    ``given``: what was said beforehand, and stands; a config's tree too. ``seconds``: what a training is expected to
+    take, by the rehearsal on this machine.
+    """
+
+    root: str
+    layout: str
+    facts: DataFacts
+    choices: tuple[Choice, ...]
+    given: Mapping[str, Any]
+    rehearsal: Rehearsal
+    seconds: float
+
+    def tree(self) -> dict[str, Any]:
+        """Return the config as a tree of plain values."""
+        tree: dict[str, Any] = {"data": {"root": self.root, "layout": self.layout}}
+        for choice in self.choices:
+            branch = tree
+            *parents, leaf = choice.key.split(".")
+            for parent in parents:
+                branch = branch.setdefault(parent, {})
+            branch[leaf] = list(choice.value) if isinstance(choice.value, tuple) else choice.value
+        _merge(tree, self.given)
+        return tree
+
+    def notes(self) -> list[str]:
+        """Return what a config does not hold: void, tolerances, groups, and the time."""
+        facts, r = self.facts, self.rehearsal
+        tolerances = " ".join(map(str, rules.tolerances(facts.size)))
+        height, width = facts.size
+        lines = [
+            f"void: {facts.void:.1%} of the pixels, label {facts.classes.ignore_index}; they count nowhere",
+            f"tolerances of this data: --tolerances {tolerances} of evaluate and compare (1 px, 0.75 % and 2 % of the "
+            f"diagonal of {width}×{height})",
+        ]
+        if facts.group is None:
+            lines.append("groups: the names in val do not say which pictures belong together")
+        else:
+            pattern, count = facts.group
+            lines.append(f"groups: {count} in val, by the names: --group {shlex.quote(pattern)} of compare")
+        where = f"{r.device}, {r.threads} thread{'s' * (r.threads != 1)}" if r.device == "cpu" else r.device
+        lines.append(
+            f"time: about {in_words(self.seconds)} on this machine ({where}): {r.step:.2f} s a step, {r.picture:.2f} s "
+            f"a picture that is validated; {r.parameters / 1e6:.2f} M parameters"
+        )
+        return lines
+
+    def text(self) -> str:
+        """Return the YAML file: a comment a line, and the notes above."""
+        lines = [f"# A plan for {self.root}, made by crispseg plan.", *(f"# {note}" for note in self.notes())]
+        why = {choice.key: choice.why for choice in self.choices}
+        why |= {"data.root": f"{self.facts.images} pictures to learn from, {self.facts.val_images} to validate"}
+        return "\n".join([*lines, *_yaml(self.tree(), why)]) + "\n"
+
+
+def plan(
+    root: str | Path,
+    layout: str | None = None,
+    *,
+    given: Mapping[str, Any] | None = None,
+    minutes: float | None = None,
+) -> Plan:
+    """Read a part of a data set, time a few steps, and say how to train on it.
+
+    Parameters
+    ----------
+    root, layout
+        As for :func:`crispseg.data.find_samples`, with splits train and val; layout None: what the folders look like.
+    given
+        A part of a config's tree that stands, such as ``{"model": {"factory": "net.py:make"}}``, whose file is run.
+    minutes
+        What a training may take; it gets fewer epochs if it would take longer, unless they are ``given``.
+
+    Raises
+    ------
+    DataError
+        The data set is not what it has to be, or the network does not fit into memory with a batch of one.
+    """
+    layout = layout or guess_layout(root)
+    (train,), count = look(root, layout, ("train",), most=LOOKED_AT, seconds=SECONDS)
+    val, classes = find_samples(root, "val", layout)
+    facts = data_facts(train, classes, count["train"], [sample.name for sample in val])
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    given = dict(given or {})
+    said = configs.leaves(given)
+    pictures = rules.of_pictures(facts, device)
+    seen = said.get("data.size", next(choice.value for choice in pictures if choice.key == "data.size"))
+    batch = said.get("training.batch_size", min(rules.BATCH, facts.images))
+    network = [] if said.get("model.factory") else rules.of_network(device)
+    neck = [] if said.get("model.neck") == "none" else rules.of_neck()
+    loading = rules.of_loading(facts, seen or facts.size, os.cpu_count() or 1, memory_gib())
+    for parts in [said["training.accumulate"]] if "training.accumulate" in said else PARTS:
+        choices = [*pictures, *loading, *network, *neck, *rules.of_learning(facts, batch, min(parts, batch))]
+        made = Plan(
+            root=str(root),
+            layout=layout,
+            facts=facts,
+            choices=tuple(choice for choice in choices if choice.key not in said),
+            given=given,
+            rehearsal=NOT_YET,
+            seconds=0,
+        )
+        try:
+            rehearsal = rehearse(configs.from_dict(made.tree()))
+        except (RuntimeError, MemoryError) as error:
+            if not is_memory(error):
+                raise
+            continue
+        return _timed(made, rehearsal, minutes)
+    raise DataError(f"{root}: a batch of {batch} does not fit in memory, nor do parts of it; take smaller crops")
+
+
+def _timed(made: Plan, rehearsal: Rehearsal, minutes: float | None) -> Plan:
+    """The plan with its time, and with fewer epochs if that is more than ``minutes``."""
+    config = configs.from_dict(made.tree())
+    epochs, seconds = config.training.epochs, _seconds(config, made.facts, rehearsal)
+    choices = made.choices
+    given = "training.epochs" in configs.leaves(dict(made.given))
+    if minutes is not None and seconds > 60 * minutes and not given:
+        fewer = max(1, math.floor(epochs * 60 * minutes / seconds))
+        config = dataclasses.replace(
+            config,
+            training=dataclasses.replace(
+                config.training, epochs=fewer, validate_every=max(1, fewer // rules.VALIDATIONS)
+            ),
+        )
+        why = f"what {minutes:g} minutes allow, of {epochs} that such pictures want"
+        new = {"training.epochs": (fewer, why), "training.validate_every": (config.training.validate_every, "")}
+        choices = tuple(Choice(c.key, new[c.key][0], new[c.key][1] or c.why) if c.key in new else c for c in choices)
+        seconds = _seconds(config, made.facts, rehearsal)
+    return dataclasses.replace(made, choices=choices, rehearsal=rehearsal, seconds=seconds)
+
+
+def _seconds(config: Config, facts: DataFacts, rehearsal: Rehearsal) -> float:
+    t = config.training
+    validations = math.ceil(t.epochs / t.validate_every)
+    steps = math.ceil(t.epochs * facts.images / t.batch_size)
+    return steps * rehearsal.step + validations * facts.val_images * rehearsal.picture
+
+
+def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(mine := tree.setdefault(key, {}), dict):
+            _merge(mine, value)
+        else:
+            tree[key] = value
+
+
+def _yaml(tree: Mapping[str, Any], why: Mapping[str, str], where: str = "", depth: int = 0) -> list[str]:
+    lines = []
+    for key, value in tree.items():
+        name = "  " * depth + key
+        if isinstance(value, Mapping):
+            lines += [f"{name}:", *_yaml(value, why, f"{where}{key}.", depth + 1)]
+            continue
+        said = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("\n...\n")
+        line = f"{name}: {said.strip()}"
+        reason = why.get(where + key)
+        lines.append(f"{line:<36}  # {reason}" if reason else line)
+    return lines
