@@ -12,8 +12,10 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 if sys.platform != "win32":
     import fcntl
@@ -40,6 +42,28 @@ def write_bytes(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _replace(target, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask(), data)
     except OSError as error:
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``, an empty file; what is written to it takes the place of ``path``.
+
+    For files that are written piece by piece. At the end of the ``with`` it is fsynced and renamed; if that is left by
+    an error, the file that stood there before stays. Raises as :func:`write_bytes`.
+    """
+    path = Path(path)
+    try:
+        there = _status(path)
+        if there is not None and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "the file is read-only")
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(target, stat.S_IMODE(there.st_mode) if there else 0o666 & ~_umask()) as (temporary, _):
+            yield temporary
+    except OSError as error:
+        if error.strerror is None:  # of a library, which says it in its own words
+            raise
         raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
@@ -84,12 +108,19 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def _replace(target: Path, mode: int, data: bytes | memoryview) -> None:
+    with _replacing(target, mode) as (_, file):
+        file.write(data)
+        file.flush()
+
+
+@contextmanager
+def _replacing(target: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
+    """A temporary file beside ``target``, by name and open, that takes its place at the end of the ``with``."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=PREFIX, suffix=SUFFIX)
     try:
         with os.fdopen(handle, "wb") as file:
             try_lock(handle)  # so that sweep() leaves it alone
-            file.write(data)
-            file.flush()
+            yield Path(temporary), file
             os.fsync(file.fileno())
             os.chmod(temporary, mode)
             os.replace(temporary, target)

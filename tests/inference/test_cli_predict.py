@@ -107,3 +107,36 @@ def test_a_picture_whose_scores_cannot_be_refined_is_named(run, photos, tmp_path
     assert lines[0] == (
         f"crispseg: left out: {photos / '0.png'}: cannot be refined: scores hold values that are not finite"
     )
+
+
+def test_large_pictures_are_seen_by_windows_at_the_overlap_that_is_measured(run, photos, tmp_path, capsys):
+    words = ["predict", "--run", str(run), str(photos), "--out", str(tmp_path / "out"), "--large"]
+    assert main([*words, "--window", "64", "64", "--batch", "2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == f"{tmp_path / 'out'}: 2 masks written\n"
+    assert captured.err == ""
+    with Image.open(photos / "1.png") as picture:
+        image = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+    expected = predict_logits(load_run(run).model, image).argmax(0)  # one window holds it
+    assert (read_label(tmp_path / "out" / "1.png", CLASSES) == expected).all()
+    assert main([*words, "--window", "32", "64", "--overlap", "0", "--flip", "--scales", "0.5", "1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--overlap", "8"], "--overlap goes with --large; without it pictures are seen whole"),
+        (
+            ["--large", "--stride", "8", "8", "--window", "64", "64"],
+            "--stride does not go with --large; say the overlap",
+        ),
+        (["--large", "--refine", "guided"], "--refine does not go with --large"),
+        (["--large", "--overlay"], "--overlay does not go with --large"),
+        (["--large", "--range", "9", "2"], "--range 9 2: expected LOW below HIGH"),
+        (["--large", "--overlap", "64", "--window", "64", "64"], "--overlap 64 must be below the window, 64×64 px"),
+    ],
+)
+def test_what_large_pictures_cannot_have_is_refused(run, photos, tmp_path, capsys, words, message):
+    assert main(["predict", "--run", str(run), *words, "--out", str(tmp_path / "out"), str(photos)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

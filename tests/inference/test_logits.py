@@ -1,5 +1,7 @@
 """Logits of an image at its own size: the plain pass exactly, and every average against the obvious computation."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -59,9 +61,9 @@ def test_overlapping_windows_are_averaged_with_falling_weights():
     def model(x):
         return torch.full((1, 1, *x.shape[-2:]), float(next(calls)))
 
-    z = predict_logits(model, torch.rand(3, 1, 6), window=(1, 4), stride=(1, 2))
-    # Weights in a window of 4: ½, 1, 1, ½. Pixels 2 and 3 are seen by both.
-    expected = [0.0, 0.0, 0.5 / 1.5, 1.0 / 1.5, 1.0, 1.0]
+    z = predict_logits(model, torch.rand(3, 1, 12), window=(1, 8), stride=(1, 4))
+    # Pixels 4 to 7 are seen by both: the first and last by a window's border, the others between.
+    expected = [0.0] * 5 + [math.sin(math.pi / 8) ** 2, math.cos(math.pi / 8) ** 2] + [1.0] * 5
     torch.testing.assert_close(z[0, 0], torch.tensor(expected))
 
 

@@ -1,19 +1,25 @@
 """Write masks for images:
   crispseg predict --run runs/mine photos/ more/*.jpg --out masks
 
+Images of any size, by windows in constant memory; a TIFF keeps its georeference, and what was killed goes on:
+  crispseg predict --run runs/mine scene.tif --out masks --large
+
 Each mask is a palette PNG of class indices at its image's size, named as the image. An image that cannot be read is
 named and left out; all others are written, and the exit code is then 1.
 """
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from crispseg.cli import say
-from crispseg.cli._parser import Flag, path
+from crispseg.cli._parser import Flag, number, path, refuse_idle, whole
 from crispseg.cli._prediction import model_flag, prediction_flags, prediction_of
 from crispseg.errors import UsageError, printable
 from crispseg.progress import track
+
+LARGE = frozenset({"--large"})
 
 
 def flags() -> list[Flag]:
@@ -32,6 +38,7 @@ def flags() -> list[Flag]:
         Flag(name="--out", group="used first", kind=path, required=True, metavar="DIR", help="folder for the masks"),
         model_flag(),
         *prediction_flags(),
+        *large_flags(),
         Flag(
             name="--overlay",
             group="output",
@@ -49,18 +56,72 @@ def flags() -> list[Flag]:
     ]
 
 
+def large_flags() -> list[Flag]:
+    """How pictures of any size are seen."""
+    shared: dict[str, Any] = {"group": "images of any size", "of": LARGE}
+    return [
+        Flag(
+            name="--large",
+            group="images of any size",
+            switch=True,
+            default=False,
+            help="by windows (--window) in constant memory, each pixel as it is; TIFF in, TIFF out",
+        ),
+        Flag(
+            name="--overlap",
+            kind=whole(0),
+            metavar="PX",
+            help="what windows share",
+            shown="four times how far the network looks, measured",
+            **shared,
+        ),
+        Flag(name="--batch", kind=whole(1), metavar="N", default=1, help="windows seen at once", **shared),
+        Flag(
+            name="--bands",
+            numbers=0,
+            kind=whole(1),
+            metavar="R G B",
+            help="a TIFF's bands that are the colours",
+            **shared,
+        ),
+        Flag(
+            name="--range",
+            numbers=2,
+            kind=number,
+            metavar="LOW HIGH",
+            help="values of black and white in a TIFF of more than 8 bits",
+            shown="0 255",
+            **shared,
+        ),
+    ]
+
+
 def run(arguments: Any) -> int:
     """Predict, then name what could not be read."""
     if any(not word for word in arguments.inputs):
         raise UsageError("INPUT: expected an image, a folder or a pattern, found an empty word")
-    from crispseg.inference import predict_files
+    refuse_idle(arguments, flags(), {"--large"} if arguments.large else set(), "without it pictures are seen whole")
+    if arguments.large and (clash := arguments.given & {"--stride", "--refine", "--overlay"}):
+        hint = "; say the overlap of windows by --overlap" if "--stride" in clash else ""
+        raise UsageError(f"{min(clash)} does not go with --large{hint}")
     from crispseg.runs import load_run
 
     options = prediction_of(arguments)
     loaded = load_run(arguments.run, factory=arguments.model)
     if arguments.model is not None and loaded.config.model.factory is None:
         raise UsageError(f"--model goes with a run of a network of your own; {loaded.path} is of crispseg's")
-    outcome = predict_files(
+    outcome = (_large if arguments.large else _whole)(arguments, loaded, options)
+    count = len(outcome.written)
+    say(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")
+    for error in outcome.failed:
+        print(printable(f"crispseg: left out: {error}"), file=sys.stderr)
+    return 1 if outcome.failed else 0
+
+
+def _whole(arguments: Any, loaded: Any, options: dict[str, Any]) -> Any:
+    from crispseg.inference import predict_files
+
+    return predict_files(
         loaded.model,
         loaded.classes,
         arguments.inputs,
@@ -69,15 +130,38 @@ def run(arguments: Any) -> int:
         overlay=arguments.overlay,
         overwrite=arguments.overwrite,
         size=loaded.config.data.size,
-        track=_progress,
+        track=partial(_progress, what="predicting"),
         **options,
     )
-    count = len(outcome.written)
-    say(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")
-    for error in outcome.failed:
-        print(printable(f"crispseg: left out: {error}"), file=sys.stderr)
-    return 1 if outcome.failed else 0
 
 
-def _progress(pictures: Sequence[Any]) -> Iterable[Any]:
-    return track(pictures, "predicting", len(pictures))
+def _large(arguments: Any, loaded: Any, options: dict[str, Any]) -> Any:
+    from crispseg.inference import Scenes, predict_scenes
+
+    limits = arguments.range and (arguments.range[0], arguments.range[1])
+    if limits and not limits[0] < limits[1]:
+        raise UsageError(f"--range {limits[0]:g} {limits[1]:g}: expected LOW below HIGH")
+    chosen = {"window": options["window"]} if options["window"] else {}
+    bands = arguments.bands and tuple(arguments.bands)
+    if (size := loaded.config.data.size) is not None:
+        print(
+            f"crispseg: the run saw pictures brought to {size[0]}×{size[1]} px; --large shows it each pixel as it is",
+            file=sys.stderr,
+        )
+    return predict_scenes(
+        loaded.model,
+        loaded.classes,
+        arguments.inputs,
+        arguments.out,
+        source=str(loaded.path.resolve()),
+        seen=Scenes(**chosen, overlap=arguments.overlap, batch=arguments.batch, bands=bands, limits=limits),
+        overwrite=arguments.overwrite,
+        device=options["device"],
+        scales=options["scales"],
+        flip=options["flip"],
+        track=_progress,
+    )
+
+
+def _progress(items: Sequence[Any], what: str) -> Iterable[Any]:
+    return track(items, printable(what), len(items))

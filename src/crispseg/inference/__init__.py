@@ -1,22 +1,39 @@
-"""Inference: from a model and an image to logits and labels, and from files to masks."""
+"""Inference: from a model and an image of any size to logits and labels, and from files to masks."""
 
 from crispseg.inference.inputs import Input, expand
 from crispseg.inference.labels import label_map, seen_size
+from crispseg.inference.large import Sink, Source, default_overlap, predict_large
 from crispseg.inference.logits import predict_logits, windows
 from crispseg.inference.masks import Outcome, predict_files
 from crispseg.inference.overlay import overlay
+from crispseg.inference.pictures import open_source
 from crispseg.inference.predictor import Predictor, load
+from crispseg.inference.rasters import Raster
+from crispseg.inference.receptive import ReceptiveField, receptive_field
+from crispseg.inference.rows import RowFile
+from crispseg.inference.scenes import Scenes, predict_scenes
 
 __all__ = [
     "Input",
     "Outcome",
     "Predictor",
+    "Raster",
+    "ReceptiveField",
+    "RowFile",
+    "Scenes",
+    "Sink",
+    "Source",
+    "default_overlap",
     "expand",
     "label_map",
     "load",
+    "open_source",
     "overlay",
     "predict_files",
+    "predict_large",
     "predict_logits",
+    "predict_scenes",
+    "receptive_field",
     "seen_size",
     "windows",
 ]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.inference.spans import blend, spans
+
 Size = tuple[int, int]
 Model = Callable[[Tensor], Tensor]
 
@@ -39,9 +41,10 @@ def predict_logits(
     size
         (height, width) at which the model sees the image at scale 1; None: its own.
     window
-        (height, width) of a sliding window, for images larger than memory or than what the model was trained on. Where
-        windows overlap their logits are averaged, with weights that fall linearly towards a window's edge, where the
-        model knows least of what surrounds a pixel. None, or a window that covers the image: in one piece.
+        (height, width) of a sliding window, for images larger than what the model was trained on. Where windows overlap
+        their logits are averaged, with weights that fall towards a window's edge, where the model knows least of what
+        surrounds a pixel (``spans``). None, or a window that covers the image: in one piece. Logits of the whole image
+        are held; for images larger than memory there is :func:`crispseg.inference.predict_large`.
     stride
         Distance between windows; None: half a window. The last window of a row ends at the image's edge.
     scales
@@ -88,14 +91,9 @@ def windows(height: int, width: int, window: Size, stride: Size) -> Iterator[tup
     >>> [(rows.start, columns.start) for rows, columns in windows(4, 10, (4, 4), (4, 4))]
     [(0, 0), (0, 4), (0, 6)]
     """
-    h, w = min(window[0], height), min(window[1], width)
-    for top in _starts(height, h, stride[0]):
-        for left in _starts(width, w, stride[1]):
-            yield slice(top, top + h), slice(left, left + w)
-
-
-def _starts(length: int, window: int, stride: int) -> list[int]:
-    return [*range(0, length - window, stride), length - window]
+    for rows in spans(height, window[0], stride[0]):
+        for columns in spans(width, window[1], stride[1]):
+            yield rows.cut(), columns.cut()
 
 
 def _windowed(model: Model, x: Tensor, window: Size | None, stride: Size | None) -> Tensor:
@@ -103,24 +101,19 @@ def _windowed(model: Model, x: Tensor, window: Size | None, stride: Size | None)
     if window is None or (window[0] >= height and window[1] >= width):
         return _answer(model, x)
     stride = stride or (max(1, window[0] // 2), max(1, window[1] // 2))
-    total, weights = x.new_zeros(()), x.new_zeros(height, width)
-    for rows, columns in windows(height, width, window, stride):
-        z = _answer(model, x[..., rows, columns])
-        if total.ndim == 0:
-            total = z.new_zeros(*z.shape[:2], height, width)
-        tent = _tent(z.shape[-2], x)[:, None] * _tent(z.shape[-1], x)
-        total[..., rows, columns] += tent.to(z.dtype) * z
-        weights[rows, columns] += tent
-    return total / weights.to(total.dtype)
-
-
-def _tent(n: int, like: Tensor) -> Tensor:
-    """1/m, 2/m, …, 1, …, 2/m, 1/m: no weight is zero, so every pixel of the map has an answer."""
-    ramp = torch.arange(1, n + 1, device=like.device, dtype=like.dtype)
-    return torch.minimum(ramp, ramp.flip(0)) / ((n + 1) // 2)
+    down, across = spans(height, window[0], stride[0]), spans(width, window[1], stride[1])
+    answers = (_answer(model, x[..., rows.cut(), columns.cut()]) for rows in down for columns in across)
+    whole: Tensor | None = None
+    for rows, columns, z in blend(answers, down, across):
+        if whole is None:
+            whole = z.new_empty(*z.shape[:2], height, width)
+        whole[..., rows, columns] = z
+    assert whole is not None
+    return whole
 
 
 def _answer(model: Model, x: Tensor) -> Tensor:
+    """Return the logits of images (B, 3, H, W). ValueError if the model does not answer at their size."""
     z = model(x)
     if z.ndim != 4 or z.shape[0] != x.shape[0] or z.shape[-2:] != x.shape[-2:]:
         expected = f"({x.shape[0]}, K, {x.shape[-2]}, {x.shape[-1]})"

@@ -84,7 +84,9 @@ def predict_files(
     """
     out = Path(out)
     pictures = expand(inputs)
-    record.claim(out, pictures, classes, source, overlay=overlay, overwrite=overwrite)
+    files = {record.mask(picture): picture for picture in pictures}
+    files |= {record.overlay(picture): picture for picture in pictures if overlay}
+    record.claim(out, files, classes, source, overwrite=overwrite)
     model = model.to(device).eval()
     outcome = Outcome([], [])
     for picture in track(pictures):

@@ -5,7 +5,7 @@ By it a prediction knows what it may replace. Not here: writing masks (``masks``
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from crispseg.data import ClassSet, read_classes, write_classes
@@ -32,10 +32,13 @@ def overlay(picture: Input) -> str:
     return f"overlays/{picture.name}.jpg"
 
 
-def claim(
-    out: Path, pictures: Sequence[Input], classes: ClassSet, source: str, *, overlay: bool, overwrite: bool
-) -> None:
-    """Record what will be written to ``out``, and write its ``classes.json``.
+def raster(picture: Input) -> str:
+    """The name of a large TIFF's mask, which has its georeference."""
+    return f"{picture.name}.tif"
+
+
+def claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str, *, overwrite: bool) -> None:
+    """Record the ``files`` that will be written to ``out``, each of its picture, and write its ``classes.json``.
 
     The record is written before any of it, so that a kill leaves it; what killed writers left behind is removed. It is
     read and written by one process at a time, so that several may predict into one folder and none loses an entry.
@@ -45,13 +48,12 @@ def claim(
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out}: expected a folder to write to, found a file")
     with hold(out, patience=PATIENCE):
-        _claim(out, pictures, classes, source, overlay, overwrite)
+        _claim(out, files, classes, source, overwrite)
 
 
-def _claim(
-    out: Path, pictures: Sequence[Input], classes: ClassSet, source: str, overlay: bool, overwrite: bool
-) -> None:
-    new = _new(pictures, source, overlay)
+def _claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str, overwrite: bool) -> None:
+    pictures = files.values()
+    new: dict[str, Entry] = {name: {"by": source, "of": str(identity(picture.path))} for name, picture in files.items()}
     before = read(out / NAME)
     originals = {identity(picture.path): picture.path for picture in pictures}
     originals |= {Path(os.path.realpath(picture.path)): picture.path for picture in pictures}
@@ -88,11 +90,6 @@ def read(path: Path) -> dict[str, Entry]:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(f"{path}: not a record of predictions ({in_a_line(error)}); choose another --out") from error
-
-
-def _new(pictures: Sequence[Input], source: str, with_overlays: bool) -> dict[str, Entry]:
-    kinds = (mask, overlay) if with_overlays else (mask,)
-    return {kind(p): {"by": source, "of": str(identity(p.path))} for p in pictures for kind in kinds}
 
 
 def _check(target: Path, old: Entry | None, new: Entry, record: dict[str, Entry], overwrite: bool) -> None:

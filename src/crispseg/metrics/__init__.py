@@ -6,6 +6,7 @@ Each is a ``torchmetrics.Metric`` and a function. All hold integers until the la
 from crispseg.metrics.boundary_f import BoundaryFScore, boundary_f_score
 from crispseg.metrics.boundary_iou import BoundaryIoU, boundary_iou
 from crispseg.metrics.miou import MeanIoU, mean_iou
+from crispseg.metrics.seams import seam_difference
 from crispseg.metrics.trimap import TrimapIoU, trimap_iou
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "boundary_f_score",
     "boundary_iou",
     "mean_iou",
+    "seam_difference",
     "trimap_iou",
 ]

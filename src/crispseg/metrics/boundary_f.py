@@ -79,7 +79,7 @@ class BoundaryFScore(CountingMetric):
         c, n = self.num_classes, len(self.tolerances)
         ascending = sorted(self.tolerances)
         edges = contour(pred), contour(target)
-        missed = _tolerances_missed(*edges, ascending)
+        missed = tolerances_missed(*edges, ascending)
         table = [joint_tally((e, c + 1), (m, n + 1))[:, 1:] for e, m in zip(edges, missed)]
         matched = torch.stack(table, dim=1).cumsum(-1)  # (B, 2, C, T + 1); the last counts all
         order = [ascending.index(tolerance) for tolerance in self.tolerances] + [n]
@@ -103,7 +103,7 @@ class BoundaryFScore(CountingMetric):
         }
 
 
-def _tolerances_missed(pred: Tensor, target: Tensor, ascending: Sequence[float]) -> tuple[Tensor, Tensor]:
+def tolerances_missed(pred: Tensor, target: Tensor, ascending: Sequence[float]) -> tuple[Tensor, Tensor]:
     """How many of the ascending tolerances find no pixel of the same code in the other map, for each pixel of the two.
 
     Every offset of the disc is one comparison of two shifted views, and serves both directions: p in ``pred`` matches
