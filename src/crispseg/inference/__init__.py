@@ -6,6 +6,7 @@ from crispseg.inference.logits import predict_logits, windows
 from crispseg.inference.masks import Outcome, predict_files
 from crispseg.inference.overlay import overlay
 from crispseg.inference.predictor import Predictor, load
+from crispseg.inference.refining import refine, refine_files
 
 __all__ = [
     "Input",
@@ -17,6 +18,8 @@ __all__ = [
     "overlay",
     "predict_files",
     "predict_logits",
+    "refine",
+    "refine_files",
     "seen_size",
     "windows",
 ]
