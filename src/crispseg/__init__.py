@@ -1,7 +1,7 @@
 """crispseg: crisp boundaries for semantic segmentation.
 
 Start with :func:`semantic_difference` (the formula), :mod:`crispseg.nn` (the same as modules) and :func:`build_model`;
-with a trained run, :func:`load`.
+with a trained run, :func:`load`; with masks of any network, :func:`refine`.
 
 A name is imported when it is first used, so that the command answers ``--help`` without importing torch.
 """
@@ -14,7 +14,7 @@ from crispseg.errors import CrispsegError, DataError, UsageError
 
 if TYPE_CHECKING:
     from crispseg import nn
-    from crispseg.inference import load
+    from crispseg.inference import load, refine
     from crispseg.models import adapter_parameters, attach, build_model, detach, load_adapter, save_adapter
     from crispseg.ops.semantic_difference.api import semantic_difference
 
@@ -30,11 +30,17 @@ __all__ = [
     "load",
     "load_adapter",
     "nn",
+    "refine",
     "save_adapter",
     "semantic_difference",
 ]
 
-_HOME = {"load": "crispseg.inference", "nn": "crispseg.nn", "semantic_difference": "crispseg.ops"}
+_HOME = {
+    "load": "crispseg.inference",
+    "nn": "crispseg.nn",
+    "refine": "crispseg.inference",
+    "semantic_difference": "crispseg.ops",
+}
 
 
 def __getattr__(name: str) -> Any:

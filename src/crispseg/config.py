@@ -260,6 +260,16 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefinerTraining:
+    """How the learned refiner is trained (``crispseg train-refiner``); the defaults made the weights of the package."""
+
+    steps: int = 1500
+    batch_size: int = 8
+    lr: float = 2e-3
+    seed: int = 0
+
+
 def from_dict(tree: Any) -> Config:
     """Build the config from a plain tree, its values converted to their types.
 

@@ -6,6 +6,7 @@ Not here: the keys themselves (``config``), their types (``typed``).
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from crispseg.errors import UsageError
@@ -133,6 +134,9 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ),
     ),
     "training.checkpoint_every": _at_least(1),
+    "crispseg.reach": _at_least(1),
+    "crispseg.tile": _at_least(1),
+    "crispseg.weights": ("a file that crispseg train-refiner wrote", lambda value: Path(value).is_file()),
     "crf.iterations": _at_least(1),
     "crf.appearance": _at_least(0),
     "crf.theta_alpha": _POSITIVE,

@@ -29,7 +29,7 @@ LossName = Literal[
     "skeleton_recall",
 ]
 LOSSES: tuple[LossName, ...] = get_args(LossName)
-RefinerName = Literal["crf", "guided", "bilateral", "diffusion", "rankseg"]
+RefinerName = Literal["crispseg", "crf", "guided", "bilateral", "diffusion", "rankseg"]
 REFINERS: tuple[RefinerName, ...] = get_args(RefinerName)
 
 

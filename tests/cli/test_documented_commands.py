@@ -12,7 +12,7 @@ from crispseg.cli._parser import Parser
 
 ROOT = Path(__file__).parents[2]
 PLACES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "configs/*.yaml", "examples/*.py", "src/crispseg/cli/*.py")
-SHOWN = re.compile(rf"(?:^\s*|`|[#$] )crispseg +({'|'.join(COMMANDS)})\b([^`\n]*)", re.MULTILINE)
+SHOWN = re.compile(rf"(?:^\s*|`|[#$] )crispseg +({'|'.join(sorted(COMMANDS, reverse=True))})\b([^`\n]*)", re.MULTILINE)
 
 
 def lines():
@@ -26,7 +26,7 @@ def lines():
 
 
 def read(name, words):
-    module = __import__(f"crispseg.cli.{name}", fromlist=["flags"])
+    module = __import__(f"crispseg.cli.{name.replace('-', '_')}", fromlist=["flags"])
     return Parser(name, module.__doc__, module.flags()).read(words)
 
 

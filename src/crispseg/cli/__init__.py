@@ -18,11 +18,13 @@ COMMANDS = {
     "evaluate": "measure a trained run at the boundary",
     "compare": "say whether one model is better than another, and how sure that is",
     "predict": "write masks for images",
+    "refine": "make masks of any model crisp, with the pictures alone",
     "import": "bring COCO, Labelme, CVAT, YOLO, … into the folders that crispseg reads",
     "plan": "look at a data set and write a config for training on it",
     "doctor": "say what is wrong with a data set before training",
     "diffuse": "see an image diffuse: the classical kinds and the semantic one",
     "demo": "see the whole thing on generated scenes",
+    "train-refiner": "train the network of refine again, on generated pictures",
 }
 
 
@@ -77,7 +79,7 @@ def _dispatch(words: list[str], *, own: bool = False) -> int:
         raise UsageError(f"no such command: {name!r}{nearest(name, COMMANDS)}")
     from crispseg.cli._parser import Parser
 
-    module = importlib.import_module(f"crispseg.cli.{name}")
+    module = importlib.import_module(f"crispseg.cli.{name.replace('-', '_')}")
     arguments = Parser(name, module.__doc__, module.flags()).read(rest)
     if own and name not in ("doctor", "import"):
         machine.start()

@@ -30,13 +30,14 @@ def prediction_flags(of: frozenset[str] = frozenset(), refine: frozenset[str] | 
     ]
 
 
-def refine_flag(of: frozenset[str] = frozenset()) -> Flag:
+def refine_flag(of: frozenset[str] = frozenset(), default: str | None = None) -> Flag:
     """What refines class scores before the largest is taken."""
     return Flag(
         name="--refine",
         metavar="NAME[:KEY=VALUE,…]",
         group="protocol",
         of=of,
+        default=default,
         help=f"refine the class scores with the image: {', '.join(REFINERS)} (docs/refinement.md)",
     )
 

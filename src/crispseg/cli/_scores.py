@@ -1,6 +1,6 @@
 """Class scores in the place of masks: what ``evaluate`` asks about them, and reading them.
 
-Not here: reading a file (``crispseg.evaluation.scores``), the flag ``--refine`` (``_prediction``).
+Not here: reading a file (``crispseg.data.scores``), the flag ``--refine`` (``_prediction``).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +28,8 @@ def score_flags(of: frozenset[str]) -> list[Flag]:
 
 def score_maps_of(arguments: Any, classes: Any, progress: Callable[[Sequence[Any], str], Iterable[Any]]) -> Any:
     """What the scores in --pred say, or None if it holds masks. UsageError for a flag that says nothing about it."""
+    from crispseg.data.scores import SCORES
     from crispseg.evaluation import holds_scores, mask_pairs, score_maps
-    from crispseg.evaluation.scores import SCORES
 
     refiner = refiner_of(arguments)
     if not holds_scores(arguments.pred):

@@ -1,5 +1,6 @@
 """Evaluation: the metrics over a data set, the anatomy of errors, and the comparison of models with an interval."""
 
+from crispseg.data.scores import read_scores
 from crispseg.evaluation.anatomy import KINDS, Anatomy, error_kinds
 from crispseg.evaluation.bootstrap import group_images, paired_bootstrap
 from crispseg.evaluation.compare import compare, decisive_metrics
@@ -17,7 +18,7 @@ from crispseg.evaluation.contenders import (
 )
 from crispseg.evaluation.counts import read_counts, write_counts
 from crispseg.evaluation.intervals import Estimate, Noise, Side, combine, effective_groups, estimate, holm
-from crispseg.evaluation.scores import holds_scores, read_scores, score_maps
+from crispseg.evaluation.scores import holds_scores, score_maps
 from crispseg.evaluation.segments import segments
 from crispseg.evaluation.sources import MaskPair, classes_of, mask_maps, mask_pairs, predict_label, run_maps
 from crispseg.evaluation.suite import Evaluation, Settings, suite

@@ -10,9 +10,6 @@ Not here: measuring (``suite``), comparing (``compare``).
 import dataclasses
 import io
 import json
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,18 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crispseg.data.scores import DAMAGED
 from crispseg.errors import DataError, in_a_line
 from crispseg.evaluation.anatomy import Anatomy
 from crispseg.evaluation.suite import Evaluation, Settings
 from crispseg.files import write_bytes
 
 SUFFIX = ".npz"
-DAMAGED = (
-    *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
-"""What reading raises at a file with flipped bits: of zip (an encrypted file, a method unknown), of zlib, of numpy."""
-
 FORMAT = 1
 MOST = 2**53
 """Pixels of a whole set: up to there sums are exact, in float64 too, where the bootstrap has them."""

@@ -1,54 +1,28 @@
 """Class scores from anywhere, as .npy or .npz files of (K, H, W): their labels, refined or not, beside the truth.
 
-Not here: masks and runs (``sources``), what refining is (``crispseg.refinement``).
+Not here: reading a file (``crispseg.data.scores``), masks and runs (``sources``), what refining is
+(``crispseg.refinement``).
 """
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from crispseg.data import ClassSet, read_image, read_label
 from crispseg.data.samples import by_name, files_below
-from crispseg.errors import DataError, UsageError, in_a_line
-from crispseg.evaluation.counts import DAMAGED
+from crispseg.data.scores import SCORES, read_scores
+from crispseg.errors import DataError, UsageError
 from crispseg.evaluation.sources import MASKS, MaskPair
 from crispseg.refinement import Refiner, refine
-
-SCORES = frozenset({".npy", ".npz"})
 
 
 def holds_scores(folder: str | Path) -> bool:
     """Whether a folder's predictions are scores: it holds files of them, and no masks."""
     suffixes = {path.suffix.lower() for path in files_below(Path(folder))}
     return bool(suffixes & SCORES) and not suffixes & MASKS
-
-
-def read_scores(path: str | Path, num_classes: int) -> Tensor:
-    """Read scores (K, H, W) from a .npy file, or a .npz file of one array; float32. Nothing is unpickled.
-
-    Raises ``DataError``, naming the file, if it holds anything else, or values that are not finite.
-    """
-    path = Path(path)
-    try:
-        found = np.load(path, allow_pickle=False)
-        arrays = [found] if isinstance(found, np.ndarray) else [found[name] for name in found.files]
-    except DAMAGED as error:
-        raise DataError(f"{path}: expected scores in a .npy or .npz file, found none ({in_a_line(error)})") from error
-    if len(arrays) != 1:
-        raise DataError(f"{path}: expected one array, found {len(arrays)}")
-    array: np.ndarray[Any, Any] = arrays[0]
-    if array.dtype.kind != "f":
-        raise DataError(f"{path}: expected scores as floating point numbers, found {array.dtype}")
-    if array.ndim != 3 or array.shape[0] != num_classes or array.size == 0:
-        raise DataError(f"{path}: expected scores ({num_classes}, height, width), found shape {array.shape}")
-    scores = torch.from_numpy(array.astype(np.float32))
-    if not bool(torch.isfinite(scores).all()):
-        raise DataError(f"{path}: expected finite scores, found NaN or infinity")
-    return scores
 
 
 def score_maps(

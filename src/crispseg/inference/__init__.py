@@ -12,6 +12,7 @@ from crispseg.inference.rasters import Raster
 from crispseg.inference.receptive import ReceptiveField, receptive_field
 from crispseg.inference.rows import RowFile
 from crispseg.inference.scenes import Scenes, predict_scenes
+from crispseg.inference.refining import refine, refine_files
 
 __all__ = [
     "Input",
@@ -34,6 +35,8 @@ __all__ = [
     "predict_logits",
     "predict_scenes",
     "receptive_field",
+    "refine",
+    "refine_files",
     "seen_size",
     "windows",
 ]

@@ -6,6 +6,7 @@
 from crispseg.refinement.bilateral_solver import BilateralSolver
 from crispseg.refinement.dense_crf import DenseCRF
 from crispseg.refinement.guided_filter import GuidedFilter
+from crispseg.refinement.learned import LearnedRefiner
 from crispseg.refinement.rank import RankSEG
 from crispseg.refinement.refine import REFINERS, Refiner, read_refiner, refine, write_refiner
 from crispseg.refinement.score_diffusion import ScoreDiffusion
@@ -15,6 +16,7 @@ __all__ = [
     "BilateralSolver",
     "DenseCRF",
     "GuidedFilter",
+    "LearnedRefiner",
     "RankSEG",
     "Refiner",
     "ScoreDiffusion",

@@ -16,6 +16,7 @@ from crispseg.names import RefinerName
 from crispseg.refinement.bilateral_solver import BilateralSolver
 from crispseg.refinement.dense_crf import DenseCRF
 from crispseg.refinement.guided_filter import GuidedFilter
+from crispseg.refinement.learned import LearnedRefiner
 from crispseg.refinement.rank import RankSEG
 from crispseg.refinement.score_diffusion import ScoreDiffusion
 
@@ -32,6 +33,7 @@ class Refiner(Protocol):
 
 
 REFINERS: dict[RefinerName, type[Any]] = {
+    "crispseg": LearnedRefiner,
     "crf": DenseCRF,
     "guided": GuidedFilter,
     "bilateral": BilateralSolver,
@@ -64,8 +66,8 @@ def refine(
     Returns
     -------
     Tensor
-        Scores (K, H, W), float32, on the device of ``scores``; ``.argmax(0)`` are the labels. Those of ``crf`` and
-        ``diffusion`` are probabilities.
+        Scores (K, H, W), float32, on the device of ``scores``; ``.argmax(0)`` are the labels. Those of ``crispseg``,
+        ``crf`` and ``diffusion`` are probabilities.
 
     Raises
     ------

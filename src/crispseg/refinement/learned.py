@@ -1,0 +1,141 @@
+"""``crispseg``: the learned refiner. Weights that came with the package, or a file of ``crispseg train-refiner``.
+
+Not here: the network (``network``), how evidence moves (``propagation``), how it is trained (``crispseg.training``).
+"""
+
+import functools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from crispseg.errors import DataError, in_a_line
+from crispseg.files import write_bytes
+from crispseg.limits import check
+from crispseg.refinement import propagation
+from crispseg.refinement.network import COARSE, FINE, STRIDE, SURE, RefinerNetwork, blend, near_borders
+
+SHIPPED = Path(__file__).with_name("refiner.safetensors")
+FORMAT = "crispseg-refiner"
+"""The one entry of the file's metadata: several would have no order, and the same weights not the same bytes."""
+REACH = 24
+"""Pixels from a border of the mask within which a pixel may change."""
+MULTIPLE = 16
+"""Of a map that the network looks at: its deepest stride."""
+MARGIN = 128
+"""Pixels around a tile that the network sees too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedRefiner:
+    """A small network of Semantic Diffusion Networks, trained on generated pictures alone.
+
+    It sees the picture and where the mask is sure, makes a guide in which alike means "the same thing", and lets the
+    classes move by it, first on a grid of stride 4, then at full size. No weight of it belongs to a class.
+
+    Args:
+        reach: Pixels from a border of the mask (in the maximum norm) within which a pixel may change.
+        tile: Side of the squares that a larger map is worked on in; each sees 128 px around it.
+        weights: A file of ``crispseg train-refiner``. None: the weights that came with the package.
+
+    Source: this project; semantic diffusion: SDN, arXiv 2302.02057.
+    """
+
+    reach: int = REACH
+    tile: int = 1024
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self, "crispseg.")
+
+    @torch.no_grad()
+    def __call__(self, p: Tensor, image: Tensor) -> Tensor:
+        """Return probabilities (K, H, W) of probabilities (K, H, W) and an image (3, H, W) in [0, 1]."""
+        band = near_borders(p[None], self.reach)[0]
+        network = read_weights(SHIPPED if self.weights is None else Path(self.weights)).to(p.device)
+        refined = p.clone()
+        for core, seen, inner in _tiles(p.shape[1], p.shape[2], self.tile):
+            if bool(band[core].any()):
+                refined[core] = _refined(network, p[seen], image[seen], band[seen])[inner]
+        return refined
+
+
+def _refined(network: RefinerNetwork, p: Tensor, image: Tensor, band: Tensor) -> Tensor:
+    """What ``network(image, p, band)`` says at full size, its last steps taken at the pixels alone that may change."""
+    (height, width), classes = p.shape[1:], len(p)
+    right_down = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
+    p, image = (F.pad(x[None], right_down, mode="replicate") for x in (p, image))
+    band = F.pad(band[None], right_down)
+    P = F.avg_pool2d(p, STRIDE)
+    coarse, fine = network.look(image, p, P)
+    maps = network.seen_from(p, P, network.settle(P, coarse))
+    prior = torch.where(band, blend(maps, fine.mix), p)
+    active = (band & (prior.amax(1, keepdim=True) < SURE)).flatten().nonzero()[:, 0]
+    rows, v, beta, gamma = (x[0].flatten(1).t().contiguous() for x in (prior, fine.v, fine.beta, fine.gamma))
+    start, size = rows[active], (p.shape[2], p.shape[3])
+    for i, (radius, dilation) in enumerate(FINE if len(active) else ()):
+        rows[active] = propagation.step_at(
+            active,
+            rows,
+            start,
+            v,
+            beta[active, i : i + 1],
+            gamma[active, i : i + 1],
+            network.strength(len(COARSE) + i),
+            size=size,
+            radius=radius,
+            dilation=dilation,
+        )
+    return rows.t().reshape(classes, *size)[:, :height, :width]
+
+
+Window = tuple[slice, slice, slice]
+
+
+def _tiles(height: int, width: int, side: int) -> Iterator[tuple[Window, Window, Window]]:
+    """The tiles of a map: each as a window of it, what the network sees of the map, and the tile as a window of that.
+
+    Windows begin at multiples of 16, so that every tile has the grid of the whole map.
+    """
+    side = max(1, round(side / MULTIPLE)) * MULTIPLE
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            y, x = _seen(top, side, height), _seen(left, side, width)
+            tile, seen, inner = ((slice(None), rows, columns) for rows, columns in zip(y, x, strict=True))
+            yield tile, seen, inner
+
+
+def _seen(start: int, side: int, length: int) -> tuple[slice, slice, slice]:
+    """Along one axis: the tile, what is seen, the tile in what is seen."""
+    end = min(start + side, length)
+    first = max(0, start - MARGIN)
+    return slice(start, end), slice(first, min(end + MARGIN, length)), slice(start - first, end - first)
+
+
+def write_weights(network: RefinerNetwork, path: str | os.PathLike[str], facts: Mapping[str, str]) -> None:
+    """Write the weights of ``network`` as safetensors, with ``facts`` about their training."""
+    tensors = {name: x.detach().cpu().contiguous() for name, x in network.state_dict().items()}
+    write_bytes(path, save(tensors, {FORMAT: json.dumps(dict(facts))}))
+
+
+@functools.lru_cache(maxsize=2)
+def read_weights(path: Path) -> RefinerNetwork:
+    """Return the network of a weights file, in eval mode. DataError, naming the file, if it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            known = FORMAT in (file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+        if not known:
+            raise ValueError(f"expected {FORMAT} in its metadata")
+        network = RefinerNetwork()
+        network.load_state_dict(tensors)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path}: not the weights of a refiner ({in_a_line(error)})") from error
+    return network.eval()

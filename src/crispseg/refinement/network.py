@@ -1,0 +1,219 @@
+"""The learned refiner's network: what the picture shows (u), what the coarse mask says (v), never which class it is.
+
+Convolutions over the picture at strides 2 to 16, with a Semantic Diffusion Network at 4, 8 and 16 whose guide is the
+coarse mask itself: S is the cosine of two pixels' class probabilities, so that any number of classes will do. Of these
+features it makes, on a grid of stride 4 and then at full size, a guide in which alike means "the same thing", and says
+how far to trust the mask's place. By them ``propagation`` moves the classes, which no convolution sees one by one.
+
+Not here: the weights and the interface (``learned``), how it is trained (``crispseg.training``).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crispseg.nn import SemanticDiffusion
+from crispseg.refinement import propagation
+from crispseg.refinement.guided_filter import box_mean
+
+STRIDE = 4
+"""Of the coarse grid."""
+COARSE = ((2, 3), (2, 2), (2, 1))
+FINE = ((1, 4), (1, 2), (1, 1))
+"""(radius, dilation) of the steps on the coarse grid, and of those at full size: the reach falls from 24 px to 1."""
+SURE = 0.97
+"""A pixel with a class of this probability, after the coarse grid, is done."""
+PRIORS = 3
+DEPTHS = (16, 8)
+"""Channels of the guide: on the coarse grid, at full size."""
+
+
+class Orders(NamedTuple):
+    """What the network says about each pixel of a grid. v (B, D, h, w); mix (B, 3, h, w), shares of three priors that
+
+    add up to 1; beta, gamma (B, steps, h, w), positive.
+    """
+
+    v: Tensor
+    mix: Tensor
+    beta: Tensor
+    gamma: Tensor
+
+
+class RefinerNetwork(nn.Module):
+    """From an image (B, 3, H, W) in [0, 1] and probabilities (B, K, H, W), H and W multiples of 16, to better ones.
+
+    ``widths``: channels at strides 2, 4, 8 and 16.
+    """
+
+    def __init__(self, widths: Sequence[int] = (16, 32, 48, 64)) -> None:
+        super().__init__()
+        w2, w4, w8, w16 = widths
+        self.widths = tuple(widths)
+        self.stem = _conv(5, w2, 2)
+        self.down4, self.down8, self.down16 = _Level(w2, w4, 5), _Level(w4, w8), _Level(w8, w16)
+        self.up8, self.up4 = _Merge(w16, w8), _Merge(w8, w4)
+        self.up2 = nn.Conv2d(w4, w2, 1)
+        self.fine = nn.Conv2d(5, 8, 3, padding=1)
+        self.spread = nn.Conv2d(w2, 4 * 8, 3, padding=1)
+        self.coarse_head = _Head(w4, DEPTHS[0], len(COARSE), 1)
+        self.fine_head = _Head(16, DEPTHS[1], len(FINE), 3)
+        self.epsilon = nn.Parameter(torch.full((len(COARSE) + len(FINE),), -1.0))
+
+    def forward(self, image: Tensor, p: Tensor, band: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probabilities on the coarse grid (B, K, H / 4, W / 4) and at full size (B, K, H, W).
+
+        ``band`` (B, 1, H, W): the pixels that may change. Of these, those that are sure once the coarse grid has been
+        settled take no part in the steps at full size.
+        """
+        P = F.avg_pool2d(p, STRIDE)
+        coarse, fine = self.look(image, p, P)
+        Q = self.settle(P, coarse)
+        x = prior = torch.where(band, blend(self.seen_from(p, P, Q), fine.mix), p)
+        active = band & (prior.amax(1, keepdim=True) < SURE)
+        for i, (radius, dilation) in enumerate(FINE):
+            moved = propagation.step(
+                x,
+                prior,
+                fine.v,
+                fine.beta[:, i : i + 1],
+                fine.gamma[:, i : i + 1],
+                self.strength(len(COARSE) + i),
+                radius=radius,
+                dilation=dilation,
+            )
+            x = torch.where(active, moved, x)
+        return Q, x
+
+    def look(self, image: Tensor, p: Tensor, P: Tensor) -> tuple[Orders, Orders]:
+        """What to do on the coarse grid, and at full size. P: p on the coarse grid."""
+        x = torch.cat([image * 2 - 1, p.amax(1, keepdim=True), p.square().sum(1, keepdim=True)], 1)
+        x2 = self.stem(x)
+        x4 = self.down4(x2, P, surroundings(P))
+        x8 = self.down8(x4, P8 := F.avg_pool2d(P, 2))
+        x16 = self.down16(x8, F.avg_pool2d(P8, 2))
+        y4 = self.up4(self.up8(x16, x8), x4)
+        y2 = F.relu(F.interpolate(self.up2(y4), scale_factor=2.0, mode="bilinear") + x2)
+        y1 = torch.cat([F.relu(self.fine(x)), F.relu(F.pixel_shuffle(self.spread(y2), 2))], 1)
+        return self.coarse_head(y4, F.avg_pool2d(image, STRIDE)), self.fine_head(y1, image)
+
+    def settle(self, P: Tensor, orders: Orders) -> Tensor:
+        """The steps on the coarse grid."""
+        x = prior = blend([P, box(P, 1), box(P, 4)], orders.mix)
+        for i, (radius, dilation) in enumerate(COARSE):
+            x = propagation.step(
+                x,
+                prior,
+                orders.v,
+                orders.beta[:, i : i + 1],
+                orders.gamma[:, i : i + 1],
+                self.strength(i),
+                radius=radius,
+                dilation=dilation,
+            )
+        return x
+
+    def strength(self, i: int) -> Tensor:
+        """ε of step i."""
+        return F.softplus(self.epsilon[i])
+
+    @staticmethod
+    def seen_from(p: Tensor, P: Tensor, Q: Tensor) -> list[Tensor]:
+        """The priors at full size: the mask as it came, blurred, and as the coarse grid has settled it."""
+        return [p, enlarged(box(P, 1)), enlarged(Q)]
+
+
+class _Level(nn.Module):
+    """Half the resolution, then one residual block, then the Semantic Diffusion Network with the mask as its guide."""
+
+    def __init__(self, inside: int, width: int, extra: int = 0) -> None:
+        super().__init__()
+        self.down = _conv(inside, width, 2)
+        self.extra = nn.Conv2d(extra, width, 1) if extra else None
+        self.block = nn.Sequential(
+            _conv(width, width), nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
+        self.sdn = SemanticDiffusion(width, 1, similarity="cosine")
+
+    def forward(self, x: Tensor, P: Tensor, more: Tensor | None = None) -> Tensor:
+        x = self.down(x)
+        if self.extra is not None:
+            x = x + self.extra(more)
+        return self.sdn(F.relu(x + self.block(x)), P)
+
+
+class _Merge(nn.Module):
+    """Twice the resolution, merged with the features there."""
+
+    def __init__(self, deep: int, width: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(deep, width, 1)
+        self.block = _conv(width, width)
+
+    def forward(self, deep: Tensor, x: Tensor) -> Tensor:
+        return self.block(x + F.interpolate(self.reduce(deep), scale_factor=2.0, mode="bilinear"))
+
+
+class _Head(nn.Module):
+    """Features to orders. It starts from colours for a guide, equal trust, and Bayes' rule (β = γ = 1)."""
+
+    def __init__(self, width: int, depth: int, steps: int, kernel: int) -> None:
+        super().__init__()
+        self.sizes = [depth, PRIORS, steps, steps]
+        self.out = nn.Conv2d(width, sum(self.sizes), kernel, padding=kernel // 2)
+        self.colour = nn.Conv2d(3, depth, 1, bias=False)
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
+            assert self.out.bias is not None
+            self.out.bias.zero_()
+            self.out.bias[depth + PRIORS :] = 0.5413  # softplus: 1
+            self.colour.weight.zero_()
+            self.colour.weight[:3] = 6 * torch.eye(3)[:, :, None, None]
+
+    def forward(self, x: Tensor, image: Tensor) -> Orders:
+        v, mix, beta, gamma = self.out(x).split(self.sizes, 1)
+        return Orders(v + self.colour(image), mix.softmax(1), F.softplus(beta), F.softplus(gamma))
+
+
+def surroundings(P: Tensor) -> Tensor:
+    """What the mask is like around each cell, (B, 5, h, w): how sure, and how much the same near and further off."""
+    near, far = box(P, 1), box(P, 4)
+    agree = [(a * b).sum(1, keepdim=True) for a, b in ((P, P), (P, near), (P, far), (far, far))]
+    return torch.cat([P.amax(1, keepdim=True), *agree], 1)
+
+
+def blend(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """Σ_r share_r · map_r, maps (B, K, h, w), shares (B, r, h, w)."""
+    return torch.stack([m * shares[:, r : r + 1] for r, m in enumerate(maps)]).sum(0)
+
+
+def box(x: Tensor, radius: int) -> Tensor:
+    """Mean over the (2r + 1)² cells around each one, of those that there are."""
+    return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
+
+
+def enlarged(x: Tensor) -> Tensor:
+    """From the coarse grid to full size, bilinear."""
+    return F.interpolate(x, scale_factor=float(STRIDE), mode="bilinear")
+
+
+def _conv(inside: int, width: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inside, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+
+def near_borders(p: Tensor, reach: int) -> Tensor:
+    """Whether a pixel of p (B, K, H, W) is within ``reach`` px, in the maximum norm, of one that touches another class.
+
+    (B, 1, H, W) bool.
+    """
+    label = p.argmax(1)
+    edge = torch.zeros_like(label, dtype=torch.bool)
+    for dim in (1, 2):
+        n = label.shape[dim]
+        differs = label.narrow(dim, 1, n - 1) != label.narrow(dim, 0, n - 1)
+        edge.narrow(dim, 1, n - 1).logical_or_(differs)
+        edge.narrow(dim, 0, n - 1).logical_or_(differs)
+    return (box_mean(edge.double(), reach) > 0.5 / (2 * reach + 1) ** 2)[:, None]

@@ -1,0 +1,122 @@
+"""The learned refiner: what it may touch, what it may depend on, and its weights."""
+
+import re
+
+import pytest
+import torch
+
+from crispseg import DataError, UsageError
+from crispseg.refinement import LearnedRefiner, propagation, refine
+from crispseg.refinement.learned import SHIPPED, read_weights, write_weights
+from crispseg.refinement.network import RefinerNetwork, near_borders
+
+
+def scene(height=96, width=130, edge=61, mask_edge=66, classes=3):
+    """A picture of two colours with a wavy edge, and a blurred mask of it that is 5 px off; class 2 is nowhere."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.arange(width)[None] - 4 * torch.sin(torch.arange(height) / 7)[:, None]
+    truth = (x >= edge).long()
+    colours = torch.tensor([[0.7, 0.3, 0.2], [0.3, 0.4, 0.6]])
+    image = (colours[truth].permute(2, 0, 1) + 0.03 * torch.randn(3, height, width, generator=g)).clamp(0, 1)
+    second = torch.sigmoid((torch.arange(width)[None] - mask_edge) / 4.0).expand(height, width)
+    p = torch.stack([1 - second, second, *[torch.zeros(height, width)] * (classes - 2)])
+    return image, p, truth
+
+
+def test_a_border_moves_to_where_the_picture_has_it():
+    image, p, truth = scene()
+    before = (p.argmax(0) != truth).float().mean()
+    after = (refine(p, image, "crispseg", kind="probabilities").argmax(0) != truth).float().mean()
+    assert after < before / 4
+
+
+def test_what_is_far_from_every_border_is_the_same_to_the_bit():
+    image, p, _ = scene(width=200)
+    refined = LearnedRefiner(reach=9)(p, image)
+    changed = (refined != p).any(0)
+    allowed = near_borders(p[None], 9)[0, 0]
+    assert changed.any() and not (changed & ~allowed).any()
+    columns = allowed.any(0).nonzero()
+    assert (int(columns.min()), int(columns.max())) == (66 - 9, 67 + 9)
+
+
+def test_a_mask_of_one_class_comes_back():
+    image, p, _ = scene()
+    alone = torch.stack([torch.ones_like(p[0]), torch.zeros_like(p[0])])
+    assert torch.equal(LearnedRefiner()(alone, image), alone)
+    assert torch.equal(LearnedRefiner()(alone[:1], image), alone[:1])
+
+
+def test_classes_have_no_names():
+    """Classes in another order give the same answer in that order; a class that is nowhere changes nothing."""
+    image, p, _ = scene()
+    refined = LearnedRefiner()(p, image)
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(LearnedRefiner()(p[order], image), refined[order], atol=1e-4, rtol=0)
+    more = torch.cat([p, torch.zeros(4, *p.shape[1:])])
+    assert torch.equal(LearnedRefiner()(more, image).argmax(0), refined.argmax(0))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 3), (33, 47), (16, 160)])
+def test_any_size(size):
+    g = torch.Generator().manual_seed(1)
+    p, image = torch.randn(4, *size, generator=g).softmax(0), torch.rand(3, *size, generator=g)
+    refined = refine(p, image, "crispseg", kind="probabilities")
+    assert refined.shape == p.shape
+    torch.testing.assert_close(refined.sum(0), torch.ones(size), atol=1e-4, rtol=0)
+
+
+def test_the_steps_at_some_pixels_are_those_of_the_whole_map():
+    """Dense, as it is trained, against sparse, as it is used; borders of the map too."""
+    torch.manual_seed(0)
+    image, p, _ = scene(height=64, width=96)
+    network = read_weights(SHIPPED)
+    band = near_borders(p[None], 24)
+    with torch.no_grad():
+        _, dense = network(image[None], p[None], band)
+    torch.testing.assert_close(LearnedRefiner()(p, image), dense[0], atol=1e-5, rtol=1e-4)
+
+
+def test_tiles_give_nearly_the_whole():
+    image, p, _ = scene(height=150, width=420, edge=220, mask_edge=226)
+    whole, tiled = LearnedRefiner()(p, image), LearnedRefiner(tile=64)(p, image)
+    assert (whole.argmax(0) != tiled.argmax(0)).float().mean() < 0.002
+
+
+def test_a_step_of_equal_guides_and_one_tap_is_bayes_rule():
+    p, prior = torch.rand(1, 3, 1, 1).softmax(1), torch.rand(1, 3, 1, 1).softmax(1)
+    v, one = torch.rand(1, 2, 1, 1), torch.ones(1, 1, 1, 1)
+    found = propagation.step(p, prior, v, one, one, torch.tensor(0.1), radius=1, dilation=1)
+    torch.testing.assert_close(found, prior, atol=1e-3, rtol=0)  # all look alike: L is 1 for every class
+
+
+def test_the_shipped_weights_are_small_and_read_the_same_each_time():
+    assert SHIPPED.stat().st_size <= 3e6
+    read_weights.cache_clear()
+    first = read_weights(SHIPPED).state_dict()
+    read_weights.cache_clear()
+    again = read_weights(SHIPPED).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_weights_are_written_and_read_back(tmp_path):
+    torch.manual_seed(3)
+    network = RefinerNetwork().eval()
+    write_weights(network, tmp_path / "w.safetensors", {"steps": "0"})
+    image, p, _ = scene()
+    refined = LearnedRefiner(weights=str(tmp_path / "w.safetensors"))(p, image)
+    with torch.no_grad():
+        found = network(image[None, :, :96, :128], p[None, :, :96, :128], near_borders(p[None, :, :96, :128], 24))
+    assert refined.shape == p.shape and found[1].isfinite().all()
+
+
+def test_a_bad_file_of_weights_is_named(tmp_path):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(SHIPPED.read_bytes()[:5000])
+    image, p, _ = scene()
+    with pytest.raises(DataError, match=re.escape(f"{bad}: not the weights of a refiner")):
+        LearnedRefiner(weights=str(bad))(p, image)
+    with pytest.raises(
+        UsageError, match="weights must be a file that crispseg train-refiner wrote, found none.safetensors"
+    ):
+        LearnedRefiner(weights="none.safetensors")
