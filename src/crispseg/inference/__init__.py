@@ -10,9 +10,9 @@ from crispseg.inference.pictures import open_source
 from crispseg.inference.predictor import Predictor, load
 from crispseg.inference.rasters import Raster
 from crispseg.inference.receptive import ReceptiveField, receptive_field
+from crispseg.inference.refining import refine, refine_files
 from crispseg.inference.rows import RowFile
 from crispseg.inference.scenes import Scenes, predict_scenes
-from crispseg.inference.refining import refine, refine_files
 
 __all__ = [
     "Input",
