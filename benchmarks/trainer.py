@@ -79,7 +79,7 @@ def compare(root: Path, neck: str, size: int, turns: int) -> dict[str, list[floa
     times: dict[str, list[float]] = {"bare": [], "trainer": []}
     began, done, losses = 0.0, 0, list[float]()
 
-    def between(*arguments: Any) -> float:
+    def between(*arguments: Any) -> torch.Tensor:
         nonlocal began, done, losses
         if done % STEPS == 0:
             now = time.process_time()

@@ -84,7 +84,8 @@ def read_study(path: Path) -> Study:
     for key in tree:
         if key not in KEYS:
             raise UsageError(f"{path}: unknown key {key!r}{nearest(key, KEYS)}")
-    rows, refined = {}, {}
+    rows: dict[str, Config] = {}
+    refined: dict[str, tuple[str, str]] = {}
     for name, changes in tree["rows"].items():
         if "of" in changes:
             if changes.keys() != {"of", "refine"} or changes["of"] not in rows:
@@ -139,8 +140,8 @@ def carry_out(study: Study, row: str, seed: int, folder: Path, kept_in: Path) ->
     results = {}
     for split in study.splits(row):
         samples, classes = find_samples(data.root, split, data.layout)
-        options = {"device": choose_device("auto"), "label_size": study.label_size, "refiner": refiner}
-        maps = run_maps(run, samples, **options)
+        device, size = choose_device("auto"), study.label_size
+        maps = run_maps(run, samples, device=device, label_size=size, refiner=refiner)
         found = suite(maps, classes.names, classes.ignore_index)
         results[split] = found.summary()
         if split == "test":

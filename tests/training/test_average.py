@@ -39,7 +39,7 @@ def test_the_bits_are_those_of_one_tensor_at_a_time(decay):
             state = {name: value.clone() for name, value in ours.module.state_dict().items()}
             ours = make_average(net, decay)
             ours.module.load_state_dict(state)
-            ours.n_averaged = 6
+            ours.updates = 6
         ours.update_parameters(net)
         theirs.update_parameters(net)
         found, expected = ours.module.state_dict(), theirs.module.state_dict()

@@ -245,7 +245,7 @@ def _capture(model: nn.Module, average: Any, optimizer: Any, fabric: Fabric) -> 
     return {
         "model": model.state_dict(),
         "average": None if average is None else average.module.state_dict(),
-        "averaged": 0 if average is None else average.n_averaged,
+        "averaged": 0 if average is None else average.updates,
         "optimizer": optimizer.state_dict(),
         "precision": fabric.strategy.precision.state_dict(),
     }
@@ -255,7 +255,7 @@ def _restore(state: checkpoint.State, model: nn.Module, average: Any, optimizer:
     model.load_state_dict(state["model"])
     if average is not None:
         average.module.load_state_dict(state["average"])
-        average.n_averaged = state["averaged"]
+        average.updates = state["averaged"]
     optimizer.load_state_dict(state["optimizer"])
     fabric.strategy.precision.load_state_dict(state["precision"])
 

@@ -66,7 +66,7 @@ class Average(AveragedModel):
     def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
         del self.n_averaged  # a number on the device would have to be waited for
-        self.n_averaged = 0
+        self.updates = 0
         self.decay = decay
         self._fractions: tuple[list[Tensor], list[Tensor]] | None = None
         self._whole: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -81,11 +81,11 @@ class Average(AveragedModel):
                 part = self._fractions if averaged.is_floating_point() else self._whole
                 part[0].append(averaged)
                 part[1].append(current)
-        n = self.n_averaged
+        n = self.updates
         torch._foreach_lerp_(*self._fractions, 1.0 if n == 0 else 1 - min(self.decay, (1 + n) / (10 + n)))
         if self._whole[0]:
             torch._foreach_copy_(*self._whole)
-        self.n_averaged += 1
+        self.updates += 1
 
 
 def make_average(model: nn.Module, decay: float) -> Average:

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from crispseg.data import SegmentationDataset
+from crispseg.data import Item, SegmentationDataset
 from crispseg.errors import DataError
 from crispseg.metrics import BoundaryFScore, MeanIoU
 from crispseg.progress import lines
@@ -50,7 +50,7 @@ def validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric, batch_
     }
 
 
-def batches(items: Iterable[dict[str, Any]], most: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(items: Iterable[Item], most: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (B, 3, H, W) and labels (B, H, W) of neighbours that have one size, at most ``most`` together.
 
     >>> small, large = ({"image": torch.zeros(3, n, 4), "label": torch.zeros(n, 4)} for n in (2, 3))
