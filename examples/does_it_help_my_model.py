@@ -1,5 +1,6 @@
 """Does SDN help my network? Train it without and with, on the same budget, and read the verdict.
 
+pip install ".[train]"             # in a checkout of crispseg
 python examples/does_it_help_my_model.py                        # a budget of seconds, on generated scenes
 python examples/does_it_help_my_model.py /path/to/data          # your images: docs/data.md shows the layout
 

@@ -73,7 +73,7 @@ def test_wheel_and_sdist_hold_the_library_and_nothing_else(repository, tmp_path)
     }
     tracked = {name for name in source if "__pycache__" not in name}
     assert {name for name in names if name.startswith("crispseg/")} == tracked
-    needs = re.findall(r"^Requires-Dist: ([\w-]+)[^;]*$", inside.read(f"{info}/METADATA").decode(), re.MULTILINE)
+    needs = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", inside.read(f"{info}/METADATA").decode(), re.MULTILINE)
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     assert sorted(needs) == sorted(re.match(r"[\w-]+", need)[0] for need in project["dependencies"])
     assert not {"lightning", "tensorboard"} & set(needs)
