@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +122,32 @@ def test_the_file_is_a_config_whose_every_planned_line_says_why(made, tmp_path):
     assert yaml.safe_load(made.text())["data"]["crop"] == [32, 32]  # what was given stands
 
 
+def test_a_name_cannot_write_a_line_of_the_config(made):
+    evil = ClassSet(("a", "b\nmodel: {factory: 'evil.py:run'}\x1b[31m\u2028c: d"), default_palette(2))
+    facts = dataclasses.replace(made.facts, classes=evil, size=(600, 800), shares=(0.999, 0.001))
+    choices = (*rules.of_pictures(facts, "cpu"), *rules.of_learning(facts, 8, 1))
+    text = dataclasses.replace(made, facts=facts, choices=choices, root="x\nseed: 7").text()
+    tree = yaml.safe_load(text)
+    assert "factory" not in tree["model"] and "seed" not in tree and tree["data"]["root"] == "x\nseed: 7"
+    assert "evil.py" in text and "\x1b" not in text
+
+
+def test_what_is_given_stands_and_the_rest_is_planned_around_it(made, monkeypatch, tmp_path):
+    monkeypatch.setattr(planning, "rehearse", lambda _: made.rehearsal)
+    words = {
+        "data": {"transforms": "a.py:b", "crop": ["32", "64"]},
+        "training": {"batch_size": "2", "losses": "{dice: 1}"},
+    }
+    found = config.from_dict(plan(made.root, given=words).tree())
+    assert (found.data.crop, found.data.transforms, found.data.scale) == ((32, 64), "a.py:b", (0.5, 2.0))
+    assert (found.training.batch_size, found.training.losses, found.training.lr) == (2, {"dice": 1}, 5e-4)
+    assert found.model.decoder_channels == 64 and found.training.accumulate == 1
+    other = plan(made.root, given={"model": {"decoder": "fcn", "neck": "none"}})
+    assert "model.place" not in values(other.choices) and config.from_dict(other.tree()).model.decoder_channels is None
+    (lr,) = (choice for choice in other.choices if choice.key == "training.lr")
+    assert lr.value == 1e-3 and "not tuned for this network" in lr.why
+
+
 def test_minutes_bound_the_epochs(made, monkeypatch):
     slow = dataclasses.replace(made.rehearsal, step=10.0, picture=0.0)
     monkeypatch.setattr(planning, "rehearse", lambda _: slow)
@@ -167,12 +195,31 @@ def test_train_without_a_config_plans_first_and_says_so(made, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", made.root, "--out", str(out), *FLAGS]) == 0
     error = capsys.readouterr().err
-    assert f"no config was given, so one was planned: {out / 'plan.yaml'}" in error and "time: about" in error
+    assert "no config was given; planning from" in error and "time: about" in error
+    assert f"planned: {out / 'plan.yaml'}" in error
     found = load_run(out).config
     assert found.training.ema == 0.995 and found.data.scale == (0.8, 1.25) and found.training.epochs == 1
     assert config.read(out / "plan.yaml") == found
     assert main(["train", made.root, "--out", str(out), *FLAGS]) == 2
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_known_layout_is_seen(made, tmp_path, monkeypatch):
+    for split in ("train", "val"):
+        for kind, folder in (("images", "JPEGImages"), ("labels", "SegmentationClass")):
+            shutil.copytree(f"{made.root}/{kind}/{split}", tmp_path / "voc" / folder, dirs_exist_ok=True)
+        names = sorted(path.stem for path in Path(made.root, "labels", split).iterdir())
+        (tmp_path / "voc/ImageSets/Segmentation").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"voc/ImageSets/Segmentation/{split}.txt").write_text("\n".join(names))
+    for path in (tmp_path / "voc" / "JPEGImages").iterdir():
+        Image.open(path).save(path.with_suffix(".jpg"))
+    seen = []
+    monkeypatch.setattr(planning, "rehearse", lambda c: seen.append(c) or made.rehearsal)
+    monkeypatch.setattr("crispseg.training.train", lambda c, *_, **__: seen.append(c) or (_ for _ in ()).throw(OSError))
+    assert main(["train", str(tmp_path / "voc"), "--out", str(tmp_path / "run"), *FLAGS]) == 1
+    assert [c.data.layout for c in seen] == ["voc", "voc"] and seen[0] == seen[1]
+    assert main(["plan", str(tmp_path / "voc"), "--out", str(tmp_path / "p.yaml")]) == 0
+    assert config.read(tmp_path / "p.yaml").data.layout == "voc"
 
 
 @pytest.mark.parametrize(
@@ -199,12 +246,12 @@ def test_compare_without_a_config_plans_first(made, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["compare", made.root, *FLAGS, "--seeds", "0", "--samples", "100", "--out", str(out)]
     assert main(words) == 0
-    assert f"so one was planned: {out / 'plan.yaml'}" in capsys.readouterr().err
+    assert f"planned: {out / 'plan.yaml'}" in capsys.readouterr().err
     sides = [config.read(out / f"{side}-sdn.yaml") for side in ("without", "with")]
     assert [side.model.neck for side in sides] == ["none", "sdn"] and sides[0].data.scale == (0.8, 1.25)
     assert list(json.loads((out / "compare.json").read_text())["verdicts"]) == ["with-sdn"]
     assert main(words) == 0  # the same command goes on, by the same plan
-    assert "planned" not in capsys.readouterr().err
+    assert "planned: " not in capsys.readouterr().err
 
 
 def test_compare_plans_around_a_network_of_ones_own(made, tmp_path, monkeypatch, capsys):
@@ -226,10 +273,10 @@ def test_compare_plans_around_a_network_of_ones_own(made, tmp_path, monkeypatch,
     ]
     assert main([*words, "--training.accelerator", "cpu", "--out", str(tmp_path / "out")]) == 1
     assert seen[0].model.factory == f"{tmp_path}/net.py:make" and seen[0].data.scale == (0.8, 1.25)
-    assert seen[0].model.encoder == ModelConfig().encoder and "so one was planned" in capsys.readouterr().err
+    assert seen[0].model.encoder == ModelConfig().encoder and "planned: " in capsys.readouterr().err
 
 
-def test_compare_looks_at_the_data_before_it_trains(made, tmp_path, capsys):
+def test_the_data_are_looked_at_before_anything_is_planned_or_trained(made, tmp_path, capsys):
     root = draw(tmp_path / "bad", width=6)
     for path in (root / "labels").rglob("*.png"):
         label = np.array(Image.open(path))
@@ -237,7 +284,13 @@ def test_compare_looks_at_the_data_before_it_trains(made, tmp_path, capsys):
     (root / "c.yaml").write_text(f"data: {{root: {root}}}\n")
     (root / "d.yaml").write_text(f"data: {{root: {root}}}\nseed: 1\n")
     (root / "net.py").write_text("1 / 0")
-    for words in ([f"{root}/c.yaml", f"{root}/d.yaml"], ["--model", f"{root}/net.py:make", "--data.root", str(root)]):
-        assert main(["compare", *words, "--out", str(tmp_path / "out")]) == 1
+    for words in (
+        ["compare", f"{root}/c.yaml", f"{root}/d.yaml"],
+        ["compare", "--model", f"{root}/net.py:make", "--data.root", str(root)],
+        ["compare", str(root)],
+        ["train", str(root)],
+        ["plan", str(root)],
+    ):
+        assert main([*words, "--out", str(tmp_path / "out")]) == 1
         assert "the labels hold 0 and 255 only" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()

@@ -22,7 +22,7 @@ from crispseg.cli._config import config_flags, config_of, tree_of
 from crispseg.cli._parser import Flag, path, refuse_idle, whole
 from crispseg.cli._prediction import SIDE, pair, prediction_flags, prediction_of
 from crispseg.cli.evaluate import class_flags, classes_from, progress, settings_flags, settings_of
-from crispseg.cli.train import look_at, planned, refuse_unnamed_code
+from crispseg.cli.train import layout_of, look_at, planned, refuse_unnamed_code
 from crispseg.config import Config, read_tree
 from crispseg.errors import UsageError
 
@@ -190,7 +190,8 @@ def _own_network(arguments: Any, seeds: Sequence[int], *, by_plan: bool) -> dict
     if arguments.root is None:
         raise UsageError("trained on which data? give --data.root ROOT")
     tree = tree_of(arguments, arguments.config or [])
-    own = {"root": str(arguments.root)} | ({} if arguments.layout is None else {"layout": arguments.layout})
+    layout = arguments.layout or (layout_of(arguments.root) if by_plan else None)
+    own = {"root": str(arguments.root)} | ({} if layout is None else {"layout": layout})
     tree |= {"data": {**(tree.get("data") or {}), **own}, "seed": 0}
     if arguments.model is not None:
         tree["model"] = {**(tree.get("model") or {}), "factory": arguments.model}

@@ -7,11 +7,15 @@ machine. Each line of plan.yaml says from which fact it came; edit what you know
 crispseg train ROOT --out runs/mine.
 """
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from crispseg.cli import say
 from crispseg.cli._parser import Flag, path, positive
-from crispseg.errors import UsageError
+from crispseg.cli.train import layout_of, look_at
+from crispseg.config import from_dict
+from crispseg.errors import UsageError, printable
 
 
 def flags() -> list[Flag]:
@@ -33,15 +37,16 @@ def flags() -> list[Flag]:
 
 def run(arguments: Any) -> int:
     """Plan, write, print."""
-    from pathlib import Path
-
     out = arguments.out or Path("plan.yaml")
     if out.exists() and not arguments.overwrite:
         raise UsageError(f"{out} is there already; give --out FILE, or --overwrite")
     from crispseg.files import write_text
     from crispseg.planning import plan
 
-    text = plan(arguments.root, arguments.layout, minutes=arguments.minutes).text()
+    layout = arguments.layout or layout_of(arguments.root)
+    look_at(from_dict({"data": {"root": str(arguments.root), "layout": layout}}))
+    print(printable(f"crispseg: looking at {arguments.root}, and timing a few steps"), file=sys.stderr)
+    text = plan(arguments.root, layout, minutes=arguments.minutes).text()
     write_text(out, text)
     say(text)
     say(f"{out}: crispseg train --config {out} --out runs/mine")

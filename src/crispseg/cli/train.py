@@ -72,14 +72,17 @@ def run(arguments: Any) -> int:
     resumed = _resumed(arguments)
     files = [*([resumed] if resumed is not None else []), *(arguments.config or [])]
     tree = tree_of(arguments, files, _network_of(arguments))
-    if arguments.root is not None:
-        tree["data"] = {**(tree.get("data") or {}), "root": str(arguments.root)}
     by_plan = arguments.root is not None and not files
+    if arguments.root is not None:
+        layout = {"layout": layout_of(arguments.root)} if by_plan else {}
+        tree["data"] = {**layout, **(tree.get("data") or {}), "root": str(arguments.root)}
     out = arguments.resume or arguments.out
     if out is None and not arguments.print_config:
         raise UsageError("where to? give --out DIR for a new run, or --resume DIR to go on with one")
     if by_plan:
-        refuse_unnamed_code(config_of(arguments, tree), arguments.given, config_of(arguments, tree).model.start)
+        config = config_of(arguments, tree)
+        refuse_unnamed_code(config, arguments.given, config.model.start)
+        look_at(config)
         tree = planned(tree, None if arguments.print_config else out)
     if arguments.print_config:
         return _print(arguments, tree)
@@ -87,7 +90,7 @@ def run(arguments: Any) -> int:
     refuse_unnamed_code(config, arguments.given, files[-1] if files else config.model.start)
     from crispseg.training import train
 
-    if arguments.resume is None:
+    if arguments.resume is None and not by_plan:
         look_at(config)
     metrics = train(config, out, resume=arguments.resume is not None)
     steps, best = metrics["steps"], metrics["val"]["miou"]
@@ -100,21 +103,28 @@ def run(arguments: Any) -> int:
     return 0
 
 
+def layout_of(root: Path) -> str:
+    """The layout that a data set looks like, where no config tells."""
+    from crispseg.data.layouts import guess_layout
+
+    return guess_layout(root)
+
+
 def planned(tree: dict[str, Any], out: Path | None) -> dict[str, Any]:
     """Plan a training on the data of ``tree``, what else it says stands; write ``out``/plan.yaml, and say so."""
-    from crispseg.config import from_dict
     from crispseg.files import write_text
     from crispseg.planning import plan
 
-    data = from_dict(tree).data
     if out is not None and (out / "config.yaml").is_file():
         raise UsageError(f"{out} already holds a run; resume it with --resume {out}, or choose another folder")
-    made = plan(data.root, (tree.get("data") or {}).get("layout"), given=tree)
-    where = "no config was given"
+    root, layout = tree["data"]["root"], tree["data"].get("layout")
+    print(printable(f"crispseg: no config was given; planning from {root}, and timing a few steps"), file=sys.stderr)
+    made = plan(root, layout, given=tree)
+    notes = made.notes()
     if out is not None:
         write_text(out / "plan.yaml", made.text())
-        where += f", so one was planned: {out / 'plan.yaml'}"
-    for line in (where, *made.notes()):
+        notes.insert(0, f"planned: {out / 'plan.yaml'}")
+    for line in notes:
         print(printable(f"crispseg: {line}"), file=sys.stderr)
     return made.tree()
 

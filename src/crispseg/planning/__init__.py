@@ -20,7 +20,8 @@ from crispseg.config import Config
 from crispseg.data import find_samples
 from crispseg.data.doctor import look
 from crispseg.data.layouts import guess_layout
-from crispseg.errors import DataError, is_memory
+from crispseg.errors import DataError, is_memory, printable
+from crispseg.limits import AUGMENTATION
 from crispseg.planning import rules
 from crispseg.planning.facts import DataFacts, data_facts, memory_gib
 from crispseg.planning.rules import Choice
@@ -87,7 +88,8 @@ class Plan:
 
     def text(self) -> str:
         """Return the YAML file: a comment a line, and the notes above."""
-        lines = [f"# A plan for {self.root}, made by crispseg plan.", *(f"# {note}" for note in self.notes())]
+        head = [f"A plan for {self.root}, made by crispseg plan.", *self.notes()]
+        lines = [f"# {_in_a_line(note)}" for note in head]
         why = {choice.key: choice.why for choice in self.choices}
         why |= {"data.root": f"{self.facts.images} pictures to learn from, {self.facts.val_images} to validate"}
         return "\n".join([*lines, *_yaml(self.tree(), why)]) + "\n"
@@ -121,21 +123,23 @@ def plan(
     val, classes = find_samples(root, "val", layout)
     facts = data_facts(train, classes, count["train"], [sample.name for sample in val])
     device = "gpu" if torch.cuda.is_available() else "cpu"
-    given = dict(given or {})
+    given = _typed(given or {}, str(root), layout)
     said = configs.leaves(given)
+    own = any(said.get(key) is not None for key in ("model.factory", "model.encoder", "model.decoder"))
     pictures = rules.of_pictures(facts, device)
     seen = said.get("data.size", next(choice.value for choice in pictures if choice.key == "data.size"))
     batch = said.get("training.batch_size", min(rules.BATCH, facts.images))
-    network = [] if said.get("model.factory") else rules.of_network(device)
+    network = [] if own else rules.of_network(device)
     neck = [] if said.get("model.neck") == "none" else rules.of_neck()
     loading = rules.of_loading(facts, seen or facts.size, os.cpu_count() or 1, memory_gib())
+    idle = {f"data.{name}" for name in AUGMENTATION} if said.get("data.transforms") else set()
     for parts in [said["training.accumulate"]] if "training.accumulate" in said else PARTS:
-        choices = [*pictures, *loading, *network, *neck, *rules.of_learning(facts, batch, min(parts, batch))]
+        choices = [*pictures, *loading, *network, *neck, *rules.of_learning(facts, batch, min(parts, batch), own=own)]
         made = Plan(
             root=str(root),
             layout=layout,
             facts=facts,
-            choices=tuple(choice for choice in choices if choice.key not in said),
+            choices=tuple(choice for choice in choices if choice.key not in said.keys() | idle),
             given=given,
             rehearsal=NOT_YET,
             seconds=0,
@@ -178,6 +182,24 @@ def _seconds(config: Config, facts: DataFacts, rehearsal: Rehearsal) -> float:
     return steps * rehearsal.step + validations * facts.val_images * rehearsal.picture
 
 
+def _in_a_line(text: str) -> str:
+    """A comment, which ends with its line; names of classes and folders in it cannot begin another one."""
+    return printable(" ".join(text.split()))
+
+
+def _typed(given: Mapping[str, Any], root: str, layout: str) -> dict[str, Any]:
+    """``given``, whose values may be words of a command line, with the values of the config that it makes."""
+    data = {"layout": layout, **(given.get("data") or {}), "root": root}
+    return _picked(configs.to_dict(configs.from_dict({**given, "data": data})), given)
+
+
+def _picked(tree: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _picked(tree[key], value) if isinstance(value, Mapping) and value else tree[key]
+        for key, value in like.items()
+    }
+
+
 def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
     for key, value in more.items():
         if isinstance(value, Mapping) and isinstance(mine := tree.setdefault(key, {}), dict):
@@ -196,5 +218,5 @@ def _yaml(tree: Mapping[str, Any], why: Mapping[str, str], where: str = "", dept
         said = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("\n...\n")
         line = f"{name}: {said.strip()}"
         reason = why.get(where + key)
-        lines.append(f"{line:<36}  # {reason}" if reason else line)
+        lines.append(f"{line:<36}  # {_in_a_line(reason)}" if reason else line)
     return lines

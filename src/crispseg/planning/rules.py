@@ -20,6 +20,7 @@ BATCH = 8
 SCENE = 3  # classes in a picture: more are a scene, fewer an object on its ground
 STEPS, LR = {True: 1800, False: 750}, {True: 4e-3, False: 1e-3}
 """Of scenes (tuned on CamVid: 40 epochs of 367 pictures) and objects (on ECSSD: 10 epochs of 600), in batches of 8."""
+LR_OF_OTHERS = 1e-3
 LEAST_EPOCHS = 2
 VALIDATIONS = 10
 RARE = 0.01
@@ -79,20 +80,21 @@ def of_loading(facts: DataFacts, seen: Size, cores: int, memory: float) -> list[
     ]
 
 
-def of_learning(facts: DataFacts, batch: int, parts: int) -> list[Choice]:
-    """Batch, epochs, learning rate, classes."""
+def of_learning(facts: DataFacts, batch: int, parts: int, *, own: bool = False) -> list[Choice]:
+    """Batch, epochs, learning rate, classes. ``own``: the network is not the one that the recipes were tuned with."""
     scene = facts.together > SCENE
     kind = "scenes, as CamVid" if scene else "objects, as ECSSD"
     epochs = max(LEAST_EPOCHS, round(STEPS[scene] * BATCH / facts.images))
     steps = math.ceil(epochs * facts.images / batch)
-    lr = float(f"{LR[scene] * math.sqrt(batch / BATCH):.2g}")
+    lr = float(f"{(LR_OF_OTHERS if own else LR[scene]) * math.sqrt(batch / BATCH):.2g}")
+    tuned = "usual for AdamW, not tuned for this network" if own else f"as tuned on {kind}"
     return [
         Choice("training.batch_size", batch, "as tuned" if batch == BATCH else f"tuned: {BATCH}"),
         Choice("training.accumulate", parts, "a batch fits in memory" if parts == 1 else "for less memory"),
         Choice(
             "training.epochs", epochs, f"{steps} steps; {facts.together:g} classes in a picture: {kind}, {STEPS[scene]}"
         ),
-        Choice("training.lr", lr, f"as tuned on {kind}, by √(batch / {BATCH}); no range test was made"),
+        Choice("training.lr", lr, f"{tuned}, by √(batch / {BATCH}); no range test was made"),
         Choice("training.encoder_lr", 0.5, "as tuned"),
         Choice("training.ema", 0.995 if steps < 3000 else 0.998, f"{steps} steps"),
         Choice("training.validate_every", max(1, epochs // VALIDATIONS), f"about {VALIDATIONS} validations"),

@@ -7,6 +7,7 @@ Not here: what is measured.
 
 import csv
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ def _logger(name: str, folder: Path, version: Any, start: int) -> Any:
         from lightning.pytorch.loggers import MLFlowLogger, WandbLogger  # slow to import
 
         if name == "mlflow":
-            return MLFlowLogger("crispseg", run_name=folder.name, save_dir=str(folder / "mlruns"), run_id=version)
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute()}/mlflow.db"
+            return MLFlowLogger("crispseg", run_name=folder.name, tracking_uri=uri, run_id=version)
         return WandbLogger(folder.name, folder, version, project="crispseg", resume="allow")
     except ModuleNotFoundError as error:
         raise UsageError(f'training.logger {name} needs the package {name}: pip install "crispseg[{name}]"') from error

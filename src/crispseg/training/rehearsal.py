@@ -6,6 +6,7 @@ Not here: what is trained, and what the times are for (``crispseg.planning``).
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch.utils.data import default_collate
@@ -41,7 +42,12 @@ def rehearse(config: Config, *, steps: int = 3, pictures: int = 2) -> Rehearsal:
     model = runs.make_model(config, len(train_set.classes), pretrained=False).to(memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
     optimisation.set_learning_rate(optimizer, 0.0)
-    criterion = Criterion(kind=t.loss, ignore_index=train_set.classes.ignore_index, aux_weight=t.aux_weight)
+    criterion = Criterion(
+        kind=t.loss,
+        ignore_index=train_set.classes.ignore_index,
+        aux_weight=t.aux_weight,
+        weights=cast(Any, t.losses),
+    )
     times = []
     for step in range(steps + 1):
         began = time.monotonic()

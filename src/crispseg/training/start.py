@@ -37,9 +37,8 @@ def start_from(model: nn.Module, config: Config, classes: ClassSet) -> str:
     own = model.state_dict()
     of_classes = _of_classes(own, config, len(classes))
     known = read_classes(path / CLASSES).names if path.is_dir() else None
-    same = (
-        known == classes.names if known is not None else all(_fits(own, state, key) for key in of_classes & set(state))
-    )
+    fit = all(_fits(own, state, key) for key in of_classes & state.keys())
+    same = fit if known is None else known == classes.names
     extra = (*(f"{name}." for name in necks(model)), "auxiliary.", "boundaries.")
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     for key in missing:

@@ -142,6 +142,7 @@ def look(
     Raises ``DataError`` as ``find_samples`` does.
     """
     root = Path(root)
+    choose_layout(root, layout)
     found: list[SplitFacts] = []
     count: dict[str, int] = {}
     for name in splits:
