@@ -6,7 +6,19 @@ import types
 
 import pytest
 
-from benchmarks import attach, busy, measure, models, neck, operator, operator_page, operator_pieces, solvers, trainer
+from benchmarks import (
+    attach,
+    busy,
+    measure,
+    models,
+    neck,
+    operator,
+    operator_page,
+    operator_pieces,
+    refiner,
+    solvers,
+    trainer,
+)
 
 PAGES = {"PAGE": "performance.md", "DOCS": "metrics.md", "PLOT": "scaling.svg"}
 
@@ -47,6 +59,15 @@ def test_attach(bench, tmp_path):
     page = (tmp_path / "README.md").read_text()
     assert page.count("| torchvision | LR-ASPP") == 2
     assert f"{measure.spread(row['calls'] for row in rows)} interleaved calls" in page
+
+
+def test_refiner(bench, tmp_path):
+    small = {"SIZES": {(40, 48): 3}, "REFINERS": ("crispseg", "guided")}
+    rows = counted(bench(refiner, "--seconds", 0, **small)["refiner"])
+    assert [row["refiner"] for row in rows] == ["crispseg", "guided"]
+    (tmp_path / "performance.md").write_text("<!-- table refiner-speed -->\n<!-- /table -->\n")
+    bench(refiner, "--table", **small)
+    assert "| 48×40, 3 classes | " in (tmp_path / "performance.md").read_text()
 
 
 def test_models(bench, tmp_path):

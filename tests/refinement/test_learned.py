@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from crispseg import DataError, UsageError
-from crispseg.refinement import LearnedRefiner, propagation, refine
+from crispseg.refinement import LearnedRefiner, refine
 from crispseg.refinement.learned import SHIPPED, read_weights, write_weights
 from crispseg.refinement.network import RefinerNetwork, near_borders
+from crispseg.refinement.propagation import Reach, Trust, step
 
 
 def scene(height=96, width=130, edge=61, mask_edge=66, classes=3):
@@ -83,11 +84,22 @@ def test_tiles_give_nearly_the_whole():
     assert (whole.argmax(0) != tiled.argmax(0)).float().mean() < 0.002
 
 
-def test_a_step_of_equal_guides_and_one_tap_is_bayes_rule():
-    p, prior = torch.rand(1, 3, 1, 1).softmax(1), torch.rand(1, 3, 1, 1).softmax(1)
-    v, one = torch.rand(1, 2, 1, 1), torch.ones(1, 1, 1, 1)
-    found = propagation.step(p, prior, v, one, one, torch.tensor(0.1), radius=1, dilation=1)
-    torch.testing.assert_close(found, prior, atol=1e-3, rtol=0)  # all look alike: L is 1 for every class
+def test_where_all_looks_alike_a_step_is_the_prior():
+    p, prior = torch.rand(1, 3, 4, 5).softmax(1), torch.rand(1, 3, 4, 5).softmax(1)
+    v, one = torch.ones(1, 2, 4, 5), torch.ones(1, 1, 4, 5)
+    found = step(p, prior.log(), v, Trust(one, one, torch.tensor(0.1)), Reach(1, 2))
+    torch.testing.assert_close(found, prior, atol=1e-4, rtol=0)  # L is 1 for every class
+
+
+def test_a_few_pixels_that_look_alike_win_themselves_back():
+    """A line of a class that is nowhere the likeliest: how it looks decides, not the majority around it."""
+    second = torch.full((9, 9), 0.05)
+    second[:, 3:6] = 0.4
+    p, v = torch.stack([1 - second, second])[None], torch.zeros(1, 1, 9, 9)
+    v[..., 4] = 5
+    one = torch.ones(1, 1, 9, 9)
+    label = step(p, p.log(), v, Trust(one, one, torch.tensor(0.1)), Reach(2, 1)).argmax(1)[0]
+    assert label[4].tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
 
 
 def test_the_shipped_weights_are_small_and_read_the_same_each_time():

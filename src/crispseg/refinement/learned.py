@@ -19,8 +19,19 @@ from torch import Tensor
 from crispseg.errors import DataError, in_a_line
 from crispseg.files import write_bytes
 from crispseg.limits import check
-from crispseg.refinement import propagation
-from crispseg.refinement.network import COARSE, FINE, STRIDE, SURE, RefinerNetwork, blend, near_borders
+from crispseg.refinement.guided_filter import box_mean
+from crispseg.refinement.network import (
+    COARSE,
+    FINE,
+    STRIDE,
+    Orders,
+    RefinerNetwork,
+    blend,
+    near_borders,
+    seen_from,
+    unsure,
+)
+from crispseg.refinement.propagation import FLOOR, Trust, neighbours, step_at
 
 SHIPPED = Path(__file__).with_name("refiner.safetensors")
 FORMAT = "crispseg-refiner"
@@ -69,31 +80,38 @@ class LearnedRefiner:
 
 def _refined(network: RefinerNetwork, p: Tensor, image: Tensor, band: Tensor) -> Tensor:
     """What ``network(image, p, band)`` says at full size, its last steps taken at the pixels alone that may change."""
-    (height, width), classes = p.shape[1:], len(p)
+    height, width = p.shape[1:]
     right_down = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
-    p, image = (F.pad(x[None], right_down, mode="replicate") for x in (p, image))
-    band = F.pad(band[None], right_down)
+    if any(right_down):
+        p, image = (F.pad(x[None], right_down, mode="replicate")[0] for x in (p, image))
+        band = F.pad(band, right_down)
+    p, image = p[None], image[None]
     P = F.avg_pool2d(p, STRIDE)
     coarse, fine = network.look(image, p, P)
-    maps = network.seen_from(p, P, network.settle(P, coarse))
-    prior = torch.where(band, blend(maps, fine.mix), p)
-    active = (band & (prior.amax(1, keepdim=True) < SURE)).flatten().nonzero()[:, 0]
-    rows, v, beta, gamma = (x[0].flatten(1).t().contiguous() for x in (prior, fine.v, fine.beta, fine.gamma))
-    start, size = rows[active], (p.shape[2], p.shape[3])
-    for i, (radius, dilation) in enumerate(FINE if len(active) else ()):
-        rows[active] = propagation.step_at(
-            active,
-            rows,
-            start,
-            v,
-            beta[active, i : i + 1],
-            gamma[active, i : i + 1],
-            network.strength(len(COARSE) + i),
-            size=size,
-            radius=radius,
-            dilation=dilation,
-        )
-    return rows.t().reshape(classes, *size)[:, :height, :width]
+    x = torch.where(band, blend(seen_from(p, P, network.settle(P, coarse)), fine.mix), p)
+    active = band & unsure(x)[0]
+    if bool(active.any()):
+        _settle(x[0], fine, network.epsilons()[len(COARSE) :], active[0])
+    return x[0, :, :height, :width]
+
+
+def _settle(x: Tensor, fine: Orders, epsilons: Tensor, active: Tensor) -> None:
+    """``fine.settle`` of x (K, H, W) in place, at the active pixels (H, W) alone; what they see is gathered."""
+    size = (x.shape[1], x.shape[2])
+    far = sum(reach.radius * reach.dilation for reach in FINE)
+    seen = (box_mean(active.float(), far) > 0).flatten().nonzero()[:, 0]
+    place = torch.zeros(active.numel(), dtype=torch.long, device=x.device)
+    place[seen] = torch.arange(len(seen), device=x.device)
+    flat, pixels = x.flatten(1), active.flatten().nonzero()[:, 0]
+    p, v = (maps.index_select(1, seen).t().contiguous() for maps in (flat, fine.v[0].flatten(1)))
+    beta, gamma = F.softplus(fine.trust[0].flatten(1).index_select(1, pixels)).t().contiguous().split(len(FINE), 1)
+    mine = place[pixels]
+    log_prior = (p[mine] + FLOOR).log()
+    for i, reach in enumerate(FINE):
+        trust = Trust(beta[:, i : i + 1], gamma[:, i : i + 1], epsilons[i])
+        at = place[neighbours(pixels, reach, size)]
+        p[mine] = step_at(mine, at, p, log_prior, v, trust)
+    flat[:, pixels] = p[mine].t()
 
 
 Window = tuple[slice, slice, slice]

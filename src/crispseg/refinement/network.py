@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.nn import SemanticDiffusion
-from crispseg.refinement import propagation
 from crispseg.refinement.guided_filter import box_mean
+from crispseg.refinement.propagation import FLOOR, Reach, Trust, step
 
 STRIDE = 4
 """Of the coarse grid."""
-COARSE = ((2, 3), (2, 2), (2, 1))
-FINE = ((1, 4), (1, 2), (1, 1))
-"""(radius, dilation) of the steps on the coarse grid, and of those at full size: the reach falls from 24 px to 1."""
+COARSE = (Reach(2, 3), Reach(2, 2), Reach(2, 1))
+FINE = (Reach(1, 4), Reach(1, 2), Reach(1, 1))
+"""The steps on the coarse grid, and those at full size: they fall from 24 px to 1."""
 SURE = 0.97
 """A pixel with a class of this probability, after the coarse grid, is done."""
 PRIORS = 3
@@ -32,15 +32,25 @@ DEPTHS = (16, 8)
 
 
 class Orders(NamedTuple):
-    """What the network says about each pixel of a grid. v (B, D, h, w); mix (B, 3, h, w), shares of three priors that
+    """What the network says about each pixel of a grid.
 
-    add up to 1; beta, gamma (B, steps, h, w), positive.
+    v (B, D, h, w); ``mix`` (B, 3, h, w), the shares of three priors, which add up to 1; ``trust`` (B, 2 · steps, h, w),
+    β and then γ of each step, before softplus.
     """
 
     v: Tensor
     mix: Tensor
-    beta: Tensor
-    gamma: Tensor
+    trust: Tensor
+
+    def settle(self, p: Tensor, epsilon: Tensor, reaches: Sequence[Reach], active: Tensor | None = None) -> Tensor:
+        """The steps from p, which is their prior too; where ``active`` is False p stays."""
+        beta, gamma = F.softplus(self.trust).split(len(reaches), 1)
+        log_prior = (p + FLOOR).log()
+        for i, reach in enumerate(reaches):
+            trust = Trust(beta[:, i : i + 1], gamma[:, i : i + 1], epsilon[i])
+            moved = step(p, log_prior, self.v, trust, reach)
+            p = moved if active is None else torch.where(active, moved, p)
+        return p
 
 
 class RefinerNetwork(nn.Module):
@@ -72,21 +82,8 @@ class RefinerNetwork(nn.Module):
         P = F.avg_pool2d(p, STRIDE)
         coarse, fine = self.look(image, p, P)
         Q = self.settle(P, coarse)
-        x = prior = torch.where(band, blend(self.seen_from(p, P, Q), fine.mix), p)
-        active = band & (prior.amax(1, keepdim=True) < SURE)
-        for i, (radius, dilation) in enumerate(FINE):
-            moved = propagation.step(
-                x,
-                prior,
-                fine.v,
-                fine.beta[:, i : i + 1],
-                fine.gamma[:, i : i + 1],
-                self.strength(len(COARSE) + i),
-                radius=radius,
-                dilation=dilation,
-            )
-            x = torch.where(active, moved, x)
-        return Q, x
+        x = torch.where(band, blend(seen_from(p, P, Q), fine.mix), p)
+        return Q, fine.settle(x, self.epsilons()[len(COARSE) :], FINE, band & unsure(x))
 
     def look(self, image: Tensor, p: Tensor, P: Tensor) -> tuple[Orders, Orders]:
         """What to do on the coarse grid, and at full size. P: p on the coarse grid."""
@@ -101,29 +98,12 @@ class RefinerNetwork(nn.Module):
         return self.coarse_head(y4, F.avg_pool2d(image, STRIDE)), self.fine_head(y1, image)
 
     def settle(self, P: Tensor, orders: Orders) -> Tensor:
-        """The steps on the coarse grid."""
-        x = prior = blend([P, box(P, 1), box(P, 4)], orders.mix)
-        for i, (radius, dilation) in enumerate(COARSE):
-            x = propagation.step(
-                x,
-                prior,
-                orders.v,
-                orders.beta[:, i : i + 1],
-                orders.gamma[:, i : i + 1],
-                self.strength(i),
-                radius=radius,
-                dilation=dilation,
-            )
-        return x
+        """The steps on the coarse grid, of P."""
+        return orders.settle(blend([P, box(P, 1), box(P, 4)], orders.mix), self.epsilons(), COARSE)
 
-    def strength(self, i: int) -> Tensor:
-        """ε of step i."""
-        return F.softplus(self.epsilon[i])
-
-    @staticmethod
-    def seen_from(p: Tensor, P: Tensor, Q: Tensor) -> list[Tensor]:
-        """The priors at full size: the mask as it came, blurred, and as the coarse grid has settled it."""
-        return [p, enlarged(box(P, 1)), enlarged(Q)]
+    def epsilons(self) -> Tensor:
+        """ε of each step, the coarse ones first."""
+        return F.softplus(self.epsilon)
 
 
 class _Level(nn.Module):
@@ -162,7 +142,7 @@ class _Head(nn.Module):
 
     def __init__(self, width: int, depth: int, steps: int, kernel: int) -> None:
         super().__init__()
-        self.sizes = [depth, PRIORS, steps, steps]
+        self.sizes = [depth, PRIORS, 2 * steps]
         self.out = nn.Conv2d(width, sum(self.sizes), kernel, padding=kernel // 2)
         self.colour = nn.Conv2d(3, depth, 1, bias=False)
         with torch.no_grad():
@@ -174,8 +154,8 @@ class _Head(nn.Module):
             self.colour.weight[:3] = 6 * torch.eye(3)[:, :, None, None]
 
     def forward(self, x: Tensor, image: Tensor) -> Orders:
-        v, mix, beta, gamma = self.out(x).split(self.sizes, 1)
-        return Orders(v + self.colour(image), mix.softmax(1), F.softplus(beta), F.softplus(gamma))
+        v, mix, trust = self.out(x).split(self.sizes, 1)
+        return Orders(v + self.colour(image), mix.softmax(1), trust)
 
 
 def surroundings(P: Tensor) -> Tensor:
@@ -185,9 +165,22 @@ def surroundings(P: Tensor) -> Tensor:
     return torch.cat([P.amax(1, keepdim=True), *agree], 1)
 
 
+def seen_from(p: Tensor, P: Tensor, Q: Tensor) -> list[Tensor]:
+    """The priors at full size: the mask as it came, blurred, and as the coarse grid has settled it."""
+    return [p, enlarged(box(P, 1)), enlarged(Q)]
+
+
+def unsure(p: Tensor) -> Tensor:
+    """Pixels (B, 1, H, W) with no class of probability ``SURE``."""
+    return p.amax(1, keepdim=True) < SURE
+
+
 def blend(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
     """Σ_r share_r · map_r, maps (B, K, h, w), shares (B, r, h, w)."""
-    return torch.stack([m * shares[:, r : r + 1] for r, m in enumerate(maps)]).sum(0)
+    total = maps[0] * shares[:, :1]
+    for r, x in enumerate(maps[1:], 1):
+        total = torch.addcmul(total, x, shares[:, r : r + 1])
+    return total
 
 
 def box(x: Tensor, radius: int) -> Tensor:
@@ -216,4 +209,4 @@ def near_borders(p: Tensor, reach: int) -> Tensor:
         differs = label.narrow(dim, 1, n - 1) != label.narrow(dim, 0, n - 1)
         edge.narrow(dim, 1, n - 1).logical_or_(differs)
         edge.narrow(dim, 0, n - 1).logical_or_(differs)
-    return (box_mean(edge.double(), reach) > 0.5 / (2 * reach + 1) ** 2)[:, None]
+    return (box_mean(edge.float(), reach) > 0.5 / (2 * reach + 1) ** 2)[:, None]

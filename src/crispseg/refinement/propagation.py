@@ -11,7 +11,10 @@ coarse mask says of this very place; β and γ come from the network, pixel by p
 Not here: the network that sees picture and mask (``network``), files, the refiner's interface (``learned``).
 """
 
+from typing import NamedTuple
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crispseg import stencil
@@ -21,52 +24,57 @@ FLOOR = 1e-4
 """The least probability of a prior: its logarithm stays finite."""
 
 
-def step(
-    p: Tensor, prior: Tensor, v: Tensor, beta: Tensor, gamma: Tensor, epsilon: Tensor, *, radius: int, dilation: int
-) -> Tensor:
-    """Return the next p (B, K, H, W) of p, π (B, K, H, W), v (B, D, H, W), β and γ (B, 1, H, W), ε ()."""
-    reach = radius * dilation
-    p_far, v_far = stencil.pad(p, reach), stencil.pad(v, reach)
+class Reach(NamedTuple):
+    """The taps of a step: (2 · radius + 1)² of them, ``dilation`` px apart."""
+
+    radius: int
+    dilation: int
+
+
+class Trust(NamedTuple):
+    """β and γ, a number a pixel, and ε ()."""
+
+    beta: Tensor
+    gamma: Tensor
+    epsilon: Tensor
+
+
+def step(p: Tensor, log_prior: Tensor, v: Tensor, trust: Trust, reach: Reach) -> Tensor:
+    """Return the next p (B, K, H, W) of p, log π (B, K, H, W) and v (B, D, H, W); β and γ are (B, 1, H, W)."""
+    far = reach.radius * reach.dilation
+    p_far, v_far = stencil.pad(p, far), stencil.pad(v, far)
     scale = v.shape[1] ** -0.5  # S = exp(−‖Δv‖² / 2)
-    alike, there, total = torch.zeros_like(p), torch.zeros_like(p), torch.zeros_like(beta)
-    taps = stencil.offsets(2 * radius + 1, dilation)
+    alike, there, total = torch.zeros_like(p), torch.zeros_like(p), torch.zeros_like(trust.beta)
+    taps = stencil.offsets(2 * reach.radius + 1, reach.dilation)
     for offset in taps:
-        q = stencil.view(p_far, offset, reach)
-        S = gaussian(v, stencil.view(v_far, offset, reach), scale)
+        q = stencil.view(p_far, offset, far)
+        S = gaussian(v, stencil.view(v_far, offset, far), scale)
         alike, there, total = alike + S * q, there + q, total + S
-    return posterior(alike, there, total / len(taps), prior, beta, gamma, epsilon, dim=1)
+    return _posterior(alike, there, total / len(taps), log_prior, trust)
 
 
-def posterior(
-    alike: Tensor, there: Tensor, mean: Tensor, prior: Tensor, beta: Tensor, gamma: Tensor, epsilon: Tensor, *, dim: int
-) -> Tensor:
-    """π^β L^γ, normalised over the classes, which lie along ``dim``."""
-    L = (alike + epsilon * mean + 1e-6) / (there + epsilon + 1e-6)
-    return (beta * (prior + FLOOR).log() + gamma * L.log()).softmax(dim)
+def step_at(mine: Tensor, at: Tensor, p: Tensor, log_prior: Tensor, v: Tensor, trust: Trust) -> Tensor:
+    """Return :func:`step` at n pixels alone, (n, K).
 
-
-def step_at(
-    pixels: Tensor,
-    p: Tensor,
-    prior: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    gamma: Tensor,
-    epsilon: Tensor,
-    *,
-    size: tuple[int, int],
-    radius: int,
-    dilation: int,
-) -> Tensor:
-    """Return :func:`step` at some pixels of one map alone: (n, K) for ``pixels`` (n,), row by row of the map.
-
-    Maps are rows of pixels here: p (H · W, K), v (H · W, D), and of the pixels asked for π (n, K), β and γ (n, 1).
+    Maps are rows here, one a pixel, in any order: p (m, K), v (m, D). ``mine`` (n,): the rows of the n pixels; ``at``
+    (taps, n): those of their neighbours. log π is (n, K); β and γ are (n, 1).
     """
+    own = v.index_select(0, mine)
+    S = torch.stack([(v.index_select(0, j).sub_(own).square_().sum(1) / -2).exp_() for j in at.unbind()], 1)
+    at = at.t().contiguous()
+    alike, there = F.embedding_bag(at, p, per_sample_weights=S, mode="sum"), F.embedding_bag(at, p, mode="sum")
+    return _posterior(alike, there, S.mean(1, keepdim=True), log_prior, trust)
+
+
+def neighbours(pixels: Tensor, reach: Reach, size: tuple[int, int]) -> Tensor:
+    """The pixels that a step at ``pixels`` (n,) looks at, (taps, n); both are numbered row by row of the map."""
     height, width = size
     y, x = pixels // width, pixels % width
-    taps = stencil.offsets(2 * radius + 1, dilation)
-    at = torch.stack([(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in taps], 1)
-    S = torch.stack([(-(v[j] - v[pixels]).square().sum(1) / 2).exp() for j in at.unbind(1)], 1)
-    alike = torch.nn.functional.embedding_bag(at, p, per_sample_weights=S, mode="sum")
-    there = torch.nn.functional.embedding_bag(at, p, mode="sum")
-    return posterior(alike, there, S.mean(1, keepdim=True), prior, beta, gamma, epsilon, dim=1)
+    taps = stencil.offsets(2 * reach.radius + 1, reach.dilation)
+    return torch.stack([(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in taps])
+
+
+def _posterior(alike: Tensor, there: Tensor, mean: Tensor, log_prior: Tensor, trust: Trust) -> Tensor:
+    """π^β L^γ, normalised over the classes, which lie along the second dimension."""
+    L = (alike + (trust.epsilon * mean + 1e-6)) / (there + (trust.epsilon + 1e-6))
+    return (trust.beta * log_prior + trust.gamma * L.log()).softmax(1)
