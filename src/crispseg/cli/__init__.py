@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "measure a trained run at the boundary",
     "compare": "say whether one model is better than another, and how sure that is",
     "predict": "write masks for images",
+    "export": "write a network as ONNX, OpenVINO or torch.export, judged at the boundary",
     "import": "bring COCO, Labelme, CVAT, YOLO, … into the folders that crispseg reads",
     "doctor": "say what is wrong with a data set before training",
     "diffuse": "see an image diffuse: the classical kinds and the semantic one",
