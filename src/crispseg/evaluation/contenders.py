@@ -85,8 +85,8 @@ def read_contender(word: str) -> Contender:
 
     A path is a run folder, an exported file, a folder of run folders, a folder of masks, a counts file, a config file
     (YAML), or a pattern (``*``, ``?``, ``[…]``) that such paths match. A path that exists is taken as it is, whatever
-    letters it has. Raises ``UsageError`` for anything else, for paths of different kinds, or for a training given twice, be it as
-    a copy.
+    letters it has. Raises ``UsageError`` for anything else, for paths of different kinds, or for a training given
+    twice, be it as a copy.
     """
     name, given, rest = ("", "", word) if Path(word).exists() else word.partition("=")
     if not given:
