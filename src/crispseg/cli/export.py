@@ -195,6 +195,8 @@ def _views(arguments: Any, exported: "Run") -> "list[View]":
     from crispseg.inference import expand
 
     if arguments.check is not None:
+        if not arguments.check.is_dir():
+            raise UsageError(f"--check {arguments.check}: expected a folder of pictures")
         files = _spread([picture.path for picture in expand([arguments.check])], arguments.most)
         return [View(str(file), read_image(file)) for file in files]
     data = exported.config.data

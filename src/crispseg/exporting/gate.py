@@ -143,7 +143,7 @@ def judge(reference: Mask, candidate: Mask, views: Iterable[View], num_classes: 
     if not views_seen:
         raise ValueError("there is no picture to judge on")
     f = between.compute()["boundary_f"].tolist()
-    scores = {who: float(metric.compute()["boundary_f"][0]) for who, metric in truth.items()} if labelled else {}
+    scores = {who: float(metric.compute()["boundary_f"]) for who, metric in truth.items()} if labelled else {}
     return Verdict(
         views=views_seen,
         sizes=len(sizes),

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
@@ -49,6 +50,7 @@ class Graph(nn.Module):
     def __init__(self, model: nn.Module, plan: Plan, *, mask: bool = False, half: bool = False) -> None:
         super().__init__()
         folded = fold(model.eval()).requires_grad_(False)
+        folded = with_static_padding(folded) if plan.size is None else folded
         self.model, self.plan, self.mask = folded.half() if half else folded, plan, mask
         self.dtype = torch.float16 if half else torch.float32
 
@@ -61,6 +63,24 @@ class Graph(nn.Module):
         if seen is not None:
             z = F.interpolate(z, images.shape[-2:], mode="bilinear", align_corners=False)
         return z.argmax(1).to(torch.uint8) if self.mask else z
+
+
+def with_static_padding(network: nn.Module) -> nn.Module:
+    """Replace, in place, convolutions that compute TensorFlow's padding from the size of their map, by what it is there.
+
+    On sides that each stride divides it is always kernel − stride. Computed, its terms would grow twice as long with
+    every convolution that follows, and torch.export would not come to an end.
+    """
+    for part in list(network.modules()):
+        for name, child in list(part.named_children()):
+            if type(child) is Conv2dSame:
+                reach = [d * (k - 1) + 1 for d, k in zip(child.dilation, child.kernel_size)]
+                above, left = (max(r - s, 0) for r, s in zip(reach, child.stride))
+                pad = nn.ZeroPad2d((left // 2, left - left // 2, above // 2, above - above // 2))
+                plain = nn.Conv2d(1, 1, 1)
+                plain.__dict__.update(child.__dict__)
+                setattr(part, name, nn.Sequential(pad, plain))
+    return network
 
 
 @dataclass(frozen=True)
@@ -101,8 +121,9 @@ def trace(graph: Graph, grid: Grid) -> torch.export.ExportedProgram:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, cut to the first line that says it; exporters add pages."""
+    """What an error says, cut to the line that says it; exporters add pages."""
     while error.__cause__ is not None and "export" in type(error).__name__.lower():
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip(" #-=")]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip(" #-=")]
+    said = next((line for line in lines if line.startswith("Not all values")), lines[0] if lines else "")
+    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__

@@ -94,7 +94,7 @@ def padded(model: Any, grid: Grid, mean: Sequence[float], *, mask: bool) -> Any:
             node("Cast", ["classes"], ["mask"], to=onnx.TensorProto.UINT8),
         ]
     nodes = [*before, *graph.node, *after]
-    del graph.node[:]
+    del graph.node[:], graph.value_info[:]  # onnxruntime trusts the sizes there, whose formulas are rounded wrongly
     graph.node.extend(nodes)
     k = graph.output[0].type.tensor_type.shape.dim[1].dim_value
     images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, ["batch", 3, "height", "width"])
