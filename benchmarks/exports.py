@@ -39,7 +39,7 @@ from experiments.table import replace_table
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 NAMES = ClassSet(tuple(f"class {c}" for c in range(CLASSES)), default_palette(CLASSES))
-SIZE, PICTURES = (160, 224), 4
+SIZE, PICTURES = (128, 160), 3
 FAST = ("semantic_fpn", "pidnet", "segmenter_linear", "smp: Unet, ResNet-18")
 TIMED = (512, 512)
 Row = dict[str, Any]
@@ -98,13 +98,14 @@ def as_run(model: SegmentationNetwork, name: str) -> Run:
     return Run(path=Path(name), config=Config(data=DataConfig(root="scenes")), classes=NAMES, model=model)
 
 
-def try_all(name: str, make: Callable[[], SegmentationNetwork], views: Sequence[View], folder: Path) -> list[Row]:
+def try_all(name: str, make: Callable[[], SegmentationNetwork], forms: Sequence[str], folder: Path) -> list[Row]:
     """One row a format: what the file takes, and the gate's figures, or why there is none."""
+    views = pictures(folder)
     run, rows = as_run(prepared(make, views), name), []
-    for form, suffix in SUFFIXES.items():
+    for form in forms:
         row: Row = {"network": name, "format": form}
         try:
-            made = export(run, folder / f"model{suffix}", views)
+            made = export(run, folder / f"model{SUFFIXES[form]}", views)
             row |= {"takes": made.plan.in_words(), "without": made.without, **made.verdict.as_json()}
         except CrispsegError as error:
             row["fails"] = in_a_line(error)
@@ -185,6 +186,7 @@ def speed_table(rows: Sequence[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--formats", nargs="*", default=list(SUFFIXES))
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--page", type=Path)
@@ -203,8 +205,9 @@ def main() -> None:
             if words.speed:
                 new = [speed(name, every[name], at, words.seconds)]
             else:
-                new = try_all(name, every[name], pictures(at), at)
-        rows = [row for row in read(subject) if row["network"] != name] + new
+                new = try_all(name, every[name], words.formats, at)
+        made = {(row["network"], row.get("format")) for row in new}
+        rows = [row for row in read(subject) if (row["network"], row.get("format")) not in made] + new
         order = list(every)
         save(subject, sorted(rows, key=lambda row: order.index(row["network"])))
 

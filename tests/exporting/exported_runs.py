@@ -26,7 +26,7 @@ class Net(nn.Module):
         return self.head(fine)
 
 def weighted(net):
-    """With weights so large, and biases so small, that every class is somewhere."""
+    # weights so large, and biases so small, that every class is somewhere
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in net.parameters():

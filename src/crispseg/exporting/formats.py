@@ -29,6 +29,7 @@ class Format:
 
     ``make``: a graph, its grid and the mean colour to a model, of this format's own kind. ``encode``: the model and the
     entries of its metadata to the bytes of its files. ``quantise``: the model to one of int8. ``open``: for the gate.
+    ``any_size``: whether it has a place for padding around the network.
     """
 
     suffix: str
@@ -37,6 +38,7 @@ class Format:
     encode: Callable[[Any, Mapping[str, str]], Parts]
     open: Callable[[Parts, object], Opened]
     quantise: Callable[[Any, Iterable[Tensor]], Any] | None = None
+    any_size: bool = True
 
 
 def _onnx_parts(model: Any, entries: Mapping[str, str]) -> Parts:
@@ -95,6 +97,6 @@ FORMATS: dict[str, Format] = {
         OPENERS[".xml"],
         onnx_file.to_int8,
     ),
-    "pt2": Format(".pt2", (), _program, _program_parts, _open_program),
+    "pt2": Format(".pt2", (), _program, _program_parts, _open_program, any_size=False),
 }
 PRECISIONS = ("fp32", "fp16", "int8")

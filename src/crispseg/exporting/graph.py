@@ -23,6 +23,10 @@ class GraphError(CrispsegError):
     """This graph cannot be written in this format, under this plan."""
 
 
+class OperatorError(GraphError):
+    """An operator has no translation to this format, whatever the plan."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """Which images a graph takes: (height, width) and their number; None: any.
@@ -66,7 +70,7 @@ class Graph(nn.Module):
 
 
 def with_static_padding(network: nn.Module) -> nn.Module:
-    """Replace, in place, convolutions that compute TensorFlow's padding from the size of their map, by what it is there.
+    """Replace, in place, convolutions that compute TensorFlow's padding from the size of their map, by fixed padding.
 
     On sides that each stride divides it is always kernel − stride. Computed, its terms would grow twice as long with
     every convolution that follows, and torch.export would not come to an end.

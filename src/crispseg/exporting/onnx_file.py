@@ -19,7 +19,7 @@ from torch import Tensor
 
 from crispseg.errors import in_a_line
 from crispseg.exported.runtimes import needs
-from crispseg.exporting.graph import Graph, GraphError, Grid, first_line, trace
+from crispseg.exporting.graph import Graph, GraphError, Grid, OperatorError, first_line, trace
 
 OPSET = 20
 LARGEST = 2**31 - 2**20
@@ -50,7 +50,7 @@ def to_onnx(graph: Graph, grid: Grid, mean: Sequence[float]) -> Any:
             assert written is not None
             model = written.model_proto
     except Exception as error:
-        raise GraphError(_why(error)) from error
+        raise _why(error) from error
     return model if graph.plan.size is not None else padded(model, grid, mean, mask=graph.mask)
 
 
@@ -129,9 +129,10 @@ def to_int8(model: Any, pictures: Iterable[Tensor]) -> Any:
     onnx = needs("onnx")
     with TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain, out = Path(folder, "plain.onnx"), Path(folder, "int8.onnx")
+        whole, plain, out = (Path(folder, f"{name}.onnx") for name in ("whole", "plain", "int8"))
+        whole.write_bytes(encode(model, {}))
         try:
-            quant_pre_process(model, plain, skip_symbolic_shape=True)
+            quant_pre_process(whole, plain, skip_symbolic_shape=True)
             quantization.quantize_static(
                 plain,
                 out,
@@ -156,13 +157,14 @@ def encode(model: Any, entries: Mapping[str, str]) -> bytes:
     return data
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception) -> GraphError:
     """What has no translation to ONNX, by name; else what the exporter says first."""
-    chain, said = error, []
-    while chain is not None:
-        said.append(str(chain))
-        chain = chain.__cause__ or chain.__context__  # type: ignore[assignment]
+    said: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        said.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
     found = re.search(r"No ONNX function found for .*?([a-z_]+[.:]{1,2}[a-zA-Z_0-9.]+)", "\n".join(said))
     if found:
-        return f"the operator {found[1].rstrip('.')} has no translation to ONNX"
-    return f"torch.onnx cannot translate it: {first_line(error)}"
+        return OperatorError(f"the operator {found[1].rstrip('.')} has no translation to ONNX")
+    return GraphError(f"torch.onnx cannot translate it: {first_line(error)}")

@@ -21,7 +21,7 @@ from crispseg.exported.facts import decode, seal
 from crispseg.exported.runtimes import needs
 from crispseg.exporting.formats import FORMATS, PRECISIONS, Format
 from crispseg.exporting.gate import CUTS, Verdict, View, cuts, judge
-from crispseg.exporting.graph import Graph, GraphError, Grid, Plan, Size
+from crispseg.exporting.graph import Graph, Grid, OperatorError, Plan, Size
 from crispseg.files import write_bytes
 from crispseg.inference import label_map, seen_size
 from crispseg.models.user import MULTIPLE
@@ -109,24 +109,32 @@ def export(
         )
     if not views:
         raise UsageError("judged on what? there is no picture")
-    first, without = views[0].image.shape[-2:], []
+    first, without = views[0].image.shape[-2:], list[str]()
     seen = None if size is None else seen_size(size, trained)
     fixed = size or seen_size((first[0], first[1]), trained) or (first[0], first[1])
     plans = [Plan(size=fixed, seen=seen), Plan(size=fixed, batch=1, seen=seen)]
-    for plan in plans if size is not None else [Plan(), *plans]:
+    if size is None and form.any_size:
+        plans.insert(0, Plan())
+    elif size is None:
+        without.append(f"not {Plan().in_words()}: {form.suffix} has no padding around the network")
+    for plan in plans:
         facts = _facts(run, plan, precision, mask)
         try:
             model = _make(run, form, plan, precision, mask, views)
             candidate = _opened(form, form.encode(model, facts.encode()), out)
             verdict = _judged(run, candidate, plan, views, track)
-        except (GraphError, CrispsegError) as error:
+        except CrispsegError as error:
             if isinstance(error, UsageError):
                 raise
             without.append(f"not {plan.in_words()}: {error}")
+            if isinstance(error, OperatorError):
+                break
             continue
         if precision == "fp32" and verdict.fails:
             without.append(f"not {plan.in_words()}: {verdict.fails}, most in {verdict.worst}")
-            continue
+            if plan.size is None:
+                continue
+            break
         facts = dataclasses.replace(facts, judged=verdict.as_json())
         parts = seal(form.encode(model, facts.encode()))
         return Exported(files=_write(parts, out), facts=facts, plan=plan, verdict=verdict, without=without)
