@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from crispseg import config as configs
 from crispseg._version import __version__
@@ -31,6 +32,7 @@ from crispseg.evaluation import (
     suite,
     train_contender,
 )
+from crispseg.exported import ExportedNetwork
 from crispseg.files import write_json, write_text
 from crispseg.inference import seen_size
 from crispseg.report.compare import Scene, compare_page
@@ -252,10 +254,15 @@ def _costs(contenders: Sequence[Contender], cases: Sequence[Case], device: torch
     assert image is not None  # runs were predicted from pictures
     size = seen_size((image.shape[-2], image.shape[-1]), next(iter(runs.values())).config.data.size)
     height, width = size or image.shape[-2:]
-    models = {name: run.model.to(device) for name, run in runs.items()}
+    models = {name: run.model.to(device) for name, run in runs.items() if _takes(run.model, (height, width))}
     of = costs(models, torch.rand(3, height, width, device=device))
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, threads: {torch.get_num_threads()}"
     return {"costs": {"at": f"One image of {width}×{height} on {where}, median", "of": of}}
+
+
+def _takes(model: nn.Module, size: Size) -> bool:
+    """An exported file may take images of one size alone."""
+    return not isinstance(model, ExportedNetwork) or model.facts.size in (None, size)
 
 
 def _scenes(

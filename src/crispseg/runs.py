@@ -16,7 +16,8 @@
 from elsewhere is safe to open. A network of the user's own needs its code, which is run only if the caller names the
 file: ``load_run(path, factory=…)``.
 
-Not here: training and evaluation.
+An exported file (``crispseg.exporting``) is read back as a run too: its metadata has classes and config, its runtime is
+the model. Not here: training and evaluation.
 """
 
 import dataclasses
@@ -37,6 +38,7 @@ from crispseg import manifest
 from crispseg.config import Config, ModelConfig
 from crispseg.data import ClassSet, read_classes
 from crispseg.errors import DataError, UsageError, in_a_line
+from crispseg.exported import SUFFIXES, read_exported
 from crispseg.models import SegmentationNetwork, build_model
 from crispseg.models.factory import read_code
 from crispseg.models.hosts.published import nothing_fetched
@@ -64,7 +66,7 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
     Parameters
     ----------
     path
-        The run folder.
+        The run folder, or an exported file: ``.onnx``, or OpenVINO's ``.xml`` with its ``.bin`` beside it.
     factory
         ``"PATH.py:FACTORY"``: the code to run, for a run of a network that is not crispseg's own; other runs ignore it.
         The folder's own copy, ``factory.py``, will do, if you trust it.
@@ -72,11 +74,17 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
     Raises
     ------
     UsageError
-        ``path`` is no run folder, or its network needs code that was not named.
+        ``path`` is no run folder and no exported file, its network needs code that was not named, or its runtime is not
+        installed.
     DataError
         A file of it is damaged.
     """
     path = Path(path)
+    if is_exported(path):
+        model = read_exported(path)
+        return Run(
+            path=path, config=_exported_config(model.facts.config, path), classes=model.facts.classes, model=model
+        )
     missing = [name for name in FILES if not (path / name).is_file()]
     if missing:
         what = "no such folder" if not path.is_dir() else f"it has no {', no '.join(missing)}"
@@ -93,6 +101,29 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
     except Exception as error:
         raise DataError(f"{weights}: not the weights of this run's config ({in_a_line(error)})") from error
     return Run(path=path, config=config, classes=classes, model=model.eval())
+
+
+def is_exported(path: Path) -> bool:
+    """Whether this is an exported file, or no folder that could be a run's.
+
+    >>> is_exported(Path("model.onnx")), is_exported(Path("runs/sdn"))
+    (True, False)
+    """
+    return not path.is_dir() and (path.is_file() or path.suffix in SUFFIXES)
+
+
+def run_config(path: Path) -> Config:
+    """Read the config of a run folder, or of an exported file. UsageError or DataError, naming the file."""
+    if is_exported(path):
+        return _exported_config(read_exported(path).facts.config, path)
+    return configs.read(path / "config.yaml")
+
+
+def _exported_config(tree: Any, path: Path) -> Config:
+    try:
+        return configs.from_dict(tree)
+    except UsageError as error:
+        raise DataError(f"{path}: the config in its metadata: {error}") from error
 
 
 def make_model(config: Config, num_classes: int, *, pretrained: bool | str | None = None) -> SegmentationNetwork:

@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "say whether one model is better than another, and how sure that is",
     "predict": "write masks for images",
     "refine": "make masks of any model crisp, with the pictures alone",
+    "export": "write a network as ONNX, OpenVINO or torch.export, judged at the boundary",
     "import": "bring COCO, Labelme, CVAT, YOLO, … into the folders that crispseg reads",
     "plan": "look at a data set and write a config for training on it",
     "doctor": "say what is wrong with a data set before training",

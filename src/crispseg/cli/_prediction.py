@@ -64,6 +64,20 @@ def prediction_of(arguments: Any) -> dict[str, Any]:
     }
 
 
+def check_options(arguments: Any, run: Any) -> None:
+    """UsageError for words that say nothing about this run: code that it does not need, scores that it has not."""
+    from crispseg.exported import ExportedNetwork
+
+    exported = isinstance(run.model, ExportedNetwork)
+    if arguments.model is not None and (exported or run.config.model.factory is None):
+        what = "holds its network" if exported else "is of crispseg's"
+        raise UsageError(f"--model goes with a run of a network of your own; {run.path} {what}")
+    if exported and run.model.facts.gives == "mask":
+        for flag in ("--refine", "--scales", "--flip"):
+            if flag in arguments.given:
+                raise UsageError(f"{flag} works on class scores; {run.path} gives masks: export it without --argmax")
+
+
 def refiner_of(arguments: Any) -> Any:
     """The refiner that :func:`refine_flag` asked for, or None; UsageError if it is none."""
     if arguments.refine is None:

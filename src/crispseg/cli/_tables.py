@@ -96,7 +96,8 @@ def comparison_table(result: Mapping[str, Any]) -> Table:
         table.add_row(title(metric), *(Text(cell) for cell in cells), style="bold" if decisive else None)
     costs = result.get("costs", {}).get("of", {})
     for words, key, unit, mark in COSTS if costs else ():
-        cells = [f"{costs[name][key] / unit:.2f} {mark}" if name in costs else "–" for name in names]
+        found = {name: costs[name][key] for name in costs}
+        cells = [f"{found[name] / unit:.2f} {mark}" if found.get(name) is not None else "–" for name in names]
         table.add_row(words, *cells)
     return table
 

@@ -4,9 +4,9 @@ Say whether SDN helps a network of your own, or crispseg's by a plan (crispseg p
   crispseg compare --model PATH.py:FACTORY --data.root ROOT --out DIR
   crispseg compare ROOT [--model PATH.py:FACTORY] --out DIR
 
-A contender is a run folder, a folder of run folders (trainings of one method), a folder of masks, a counts file (what
-evaluate --counts writes), or a config, which is trained once for each of --seeds. NAME=PATH names it, PATH,PATH or a
-pattern joins trainings; the first contender is the baseline.
+A contender is a run folder, an exported file, a folder of run folders (trainings of one method), a folder of masks, a
+counts file (what evaluate --counts writes), or a config, which is trained once for each of --seeds. NAME=PATH names it,
+PATH,PATH or a pattern joins trainings; the first contender is the baseline.
 FACTORY(num_classes) in PATH.py returns a torch.nn.Module; it is trained without and with SDN on the same budget, which
 --config FILE or the flags of crispseg train say. Cut off, the same command goes on.
 Writes DIR/compare.json and DIR/report.html.
@@ -273,8 +273,8 @@ def _check_code(contenders: "Sequence[Contender]", arguments: Any) -> None:
 
     asked = False
     for c in contenders:
-        if c.kind not in ("run", "config"):
-            continue
+        if c.kind not in ("run", "config") or (c.kind == "run" and c.paths[0].is_file()):
+            continue  # an exported file holds its network
         config = _config_of(c, arguments)
         if c.kind == "config" and config.data.transforms is not None:
             raise UsageError(

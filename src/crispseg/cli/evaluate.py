@@ -14,7 +14,7 @@ from typing import Any
 
 from crispseg.cli import say
 from crispseg.cli._parser import Flag, path, positive, refuse_idle, whole
-from crispseg.cli._prediction import SIDE, model_flag, pair, prediction_flags, prediction_of
+from crispseg.cli._prediction import SIDE, check_options, model_flag, pair, prediction_flags, prediction_of
 from crispseg.cli._scores import score_flags, score_maps_of
 from crispseg.errors import UsageError, printable
 from crispseg.progress import track
@@ -25,7 +25,13 @@ RUN, MASKS = frozenset({"--run"}), frozenset({"--pred"})
 def flags() -> list[Flag]:
     """What to measure, against what, and how; each says whether it is about a run or about masks."""
     return [
-        Flag(name="--run", group="used first", kind=path, metavar="DIR", help="run folder of a training"),
+        Flag(
+            name="--run",
+            group="used first",
+            kind=path,
+            metavar="DIR|FILE",
+            help="run folder of a training, or exported file",
+        ),
         Flag(
             name="--pred",
             group="used first",
@@ -226,8 +232,7 @@ def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
     options, settings = prediction_of(arguments), settings_of(arguments)
     run = load_run(arguments.run, factory=arguments.model)
-    if arguments.model is not None and run.config.model.factory is None:
-        raise UsageError(f"--model goes with a run of a network of your own; {run.path} is of crispseg's")
+    check_options(arguments, run)
     root, layout = arguments.root or run.config.data.root, arguments.layout or run.config.data.layout
     split = arguments.split or run.config.data.val_split
     samples, classes = find_samples(root, split, layout)

@@ -15,7 +15,7 @@ from typing import Any
 
 from crispseg.cli import say
 from crispseg.cli._parser import Flag, number, path, refuse_idle, whole
-from crispseg.cli._prediction import model_flag, prediction_flags, prediction_of
+from crispseg.cli._prediction import check_options, model_flag, prediction_flags, prediction_of
 from crispseg.errors import UsageError, printable
 from crispseg.progress import track
 
@@ -33,7 +33,12 @@ def flags() -> list[Flag]:
             help="image, folder of images, or quoted pattern",
         ),
         Flag(
-            name="--run", group="used first", kind=path, required=True, metavar="DIR", help="run folder of a training"
+            name="--run",
+            group="used first",
+            kind=path,
+            required=True,
+            metavar="DIR|FILE",
+            help="run folder of a training, or exported file",
         ),
         Flag(name="--out", group="used first", kind=path, required=True, metavar="DIR", help="folder for the masks"),
         model_flag(),
@@ -108,8 +113,7 @@ def run(arguments: Any) -> int:
 
     options = prediction_of(arguments)
     loaded = load_run(arguments.run, factory=arguments.model)
-    if arguments.model is not None and loaded.config.model.factory is None:
-        raise UsageError(f"--model goes with a run of a network of your own; {loaded.path} is of crispseg's")
+    check_options(arguments, loaded)
     outcome = (_large if arguments.large else _whole)(arguments, loaded, options)
     count = len(outcome.written)
     say(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")

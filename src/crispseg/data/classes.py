@@ -70,17 +70,25 @@ def read_classes(path: str | os.PathLike[str]) -> ClassSet:
 
     Raises ``DataError``, naming the file, if it is missing, no JSON, or does not describe a :class:`ClassSet`.
     """
-    path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{path} is missing; it names the classes, for example {EXAMPLE}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected JSON, found {error}") from error
+    return decode_classes(text, path)
+
+
+def decode_classes(text: str, name: object) -> ClassSet:
+    """Return the classes that the text of a ``classes.json`` describes. DataError, naming it by ``name``, if none."""
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"{name}: expected JSON, found {error}") from error
     try:
         return _from_json(content)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{name}: {error}") from error
 
 
 def write_classes(path: str | os.PathLike[str], classes: ClassSet) -> None:

@@ -1,4 +1,5 @@
-"""Who is compared: run folders, folders of masks, configs to train, or counts files (one of each a training).
+"""Who is compared: run folders, folders of masks, configs to train, or counts files (one of each a training). An
+exported file counts as a run.
 
 Not here: how they compare (``compare``).
 """
@@ -24,13 +25,19 @@ from crispseg.data.transforms import Size
 from crispseg.errors import DataError, UsageError
 from crispseg.evaluation.counts import SUFFIX
 from crispseg.evaluation.sources import MASKS, predict_label
+from crispseg.exported import SUFFIXES, ExportedNetwork
 from crispseg.names import matching, stays_inside
 from crispseg.ops.semantic_difference.flops import FLOPS
-from crispseg.runs import FILES, check_code, load_run, parameter_count
+from crispseg.runs import FILES, check_code, load_run, parameter_count, run_config
 
 Kind = Literal["run", "masks", "config", "counts"]
 WEIGHTS = "model.safetensors"
-KINDS_OF_FILES: dict[str, Kind] = {".yaml": "config", ".yml": "config", SUFFIX: "counts"}
+KINDS_OF_FILES: dict[str, Kind] = {
+    ".yaml": "config",
+    ".yml": "config",
+    SUFFIX: "counts",
+    **dict.fromkeys(SUFFIXES, "run"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,10 @@ class Case:
 def read_contender(word: str) -> Contender:
     """Return the contender that ``[NAME=]PATH[,PATH…]`` means; several paths are trainings of one method.
 
-    A path is a run folder, a folder of run folders, a folder of masks, a counts file, a config file (YAML), or a
-    pattern (``*``, ``?``, ``[…]``) that such paths match. A path that exists is taken as it is, whatever letters it
-    has. Raises ``UsageError`` for anything else, for paths of different kinds, or for a training given twice, be it as
-    a copy.
+    A path is a run folder, an exported file, a folder of run folders, a folder of masks, a counts file, a config file
+    (YAML), or a pattern (``*``, ``?``, ``[…]``) that such paths match. A path that exists is taken as it is, whatever
+    letters it has. Raises ``UsageError`` for anything else, for paths of different kinds, or for a training given
+    twice, be it as a copy.
     """
     name, given, rest = ("", "", word) if Path(word).exists() else word.partition("=")
     if not given:
@@ -105,9 +112,9 @@ def contender_config(contender: Contender, root: str | None = None) -> Config:
 
     Raises ``UsageError`` or ``DataError``, naming the file.
     """
-    file = data_config(contender)
     if contender.kind == "run":
-        return configs.read(file)
+        return run_config(contender.paths[0])
+    file = data_config(contender)
     tree = configs.read_tree(file)
     data = {**(tree.get("data") or {}), **({} if root is None else {"root": root})}
     if data.get("root") is None:
@@ -131,7 +138,7 @@ def check_contender(contender: Contender, root: str | None) -> None:
 def data_config(contender: Contender) -> Path:
     """Return the config file that says which data a run or a config belongs to."""
     path = contender.paths[0]
-    return path if contender.kind == "config" else path / "config.yaml"
+    return path if path.is_file() else path / "config.yaml"
 
 
 def train_contender(contender: Contender, seeds: Sequence[int], root: str | None, out: Path) -> Contender:
@@ -209,8 +216,10 @@ def contender_maps(folder: Path, cases: Iterable[Case], classes: ClassSet) -> It
 
 
 @torch.no_grad()
-def costs(models: Mapping[str, nn.Module], image: Tensor, *, rounds: int = 7) -> dict[str, dict[str, float]]:
+def costs(models: Mapping[str, nn.Module], image: Tensor, *, rounds: int = 7) -> dict[str, dict[str, float | None]]:
     """Return parameters, FLOPs (a multiplication and an addition are two) and latency in ms of each model on one image.
+
+    The FLOPs of an exported file are None: its runtime does not say.
 
     image: (3, H, W) in [0, 1] on the models' device. The models take turns, so that a slow moment falls on all of them;
     latency is the median of ``rounds`` after one round of warm-up.
@@ -225,14 +234,18 @@ def costs(models: Mapping[str, nn.Module], image: Tensor, *, rounds: int = 7) ->
             _wait(image.device)
             if turn:
                 times[name].append(time.perf_counter() - start)
-    out = {}
+    out: dict[str, dict[str, float | None]] = {}
     for name, model in models.items():
+        latency = 1000 * statistics.median(times[name])
+        if isinstance(model, ExportedNetwork):
+            out[name] = {"parameters": model.facts.parameters, "flops": None, "latency_ms": latency}
+            continue
         with FlopCounterMode(display=False, custom_mapping=FLOPS) as counter:
             model(batch)
         out[name] = {
             "parameters": parameter_count(model),
             "flops": counter.get_total_flops(),
-            "latency_ms": 1000 * statistics.median(times[name]),
+            "latency_ms": latency,
         }
     return out
 
@@ -259,7 +272,7 @@ def _paths(part: str) -> list[Path]:
 
 def _check_different(word: str, kind: Kind, paths: Sequence[Path]) -> None:
     """A training counts once, whatever paths lead to it; copies of a run or of a counts file are known by content."""
-    tell = {"run": lambda path: path / WEIGHTS, "counts": lambda path: path}.get(kind)
+    tell = {"run": lambda path: path if path.is_file() else path / WEIGHTS, "counts": lambda path: path}.get(kind)
     seen: dict[Any, Path] = {}
     for path in paths:
         keys: list[Any] = [path.resolve()]
@@ -277,8 +290,8 @@ def _kind(path: Path) -> tuple[Kind, list[Path]]:
         return KINDS_OF_FILES[path.suffix], [path]
     if not path.is_dir():
         raise UsageError(
-            f"{path}: expected a run folder, a folder of masks, a counts file (.npz) or a config.yaml, found "
-            "nothing of the kind"
+            f"{path}: expected a run folder, an exported file, a folder of masks, a counts file (.npz) or a "
+            "config.yaml, found nothing of the kind"
         )
     if (path / "config.yaml").is_file():
         return "run", [path]

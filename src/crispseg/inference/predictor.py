@@ -115,14 +115,14 @@ class Predictor:
 def load(
     path: str | os.PathLike[str], *, factory: str | None = None, device: str | torch.device = "auto", **options: Any
 ) -> Predictor:
-    """Read a trained run back as a function from an image to a mask.
+    """Read a trained run, or what it was exported to, back as a function from an image to a mask.
 
-    The folder is data: nothing in it is run, and nothing that it names is fetched.
+    The folder, or file, is data: nothing in it is run, and nothing that it names is fetched.
 
     Parameters
     ----------
     path
-        The run folder of a training.
+        The run folder of a training, or a file of ``crispseg export``.
     factory
         ``"PATH.py:FACTORY"``: the code to run, for a run of a network that is not crispseg's own.
     device
@@ -133,7 +133,8 @@ def load(
     Raises
     ------
     UsageError
-        ``path`` is no run folder, its network needs code that was not named, or there is no such device.
+        ``path`` is no run folder and no exported file, its network needs code that was not named, there is no such
+        device, or no runtime for the file.
     DataError
         A file of it is damaged.
 

@@ -121,7 +121,7 @@ class UserModel(SegmentationNetwork):
         return criterion(logits, target) + sum(criterion.aux_weight * criterion(other, target) for other in others)
 
     def _fits(self, z: Any, x: Tensor) -> bool:
-        return isinstance(z, Tensor) and z.ndim == 4 and z.shape[:2] == (len(x), self.num_classes)
+        return isinstance(z, Tensor) and z.ndim == 4 and z.shape[:2] == (x.shape[0], self.num_classes)
 
 
 def user_model(

@@ -121,7 +121,12 @@ def _costs(result: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | 
     if not costs:
         return None
     rows = [
-        [name, *((f"{c['parameters'] / 1e6:.2f} M", f"{c['flops'] / 1e9:.2f} G", f"{c['latency_ms']:.1f} ms"))]
+        [
+            name,
+            f"{c['parameters'] / 1e6:.2f} M",
+            "–" if c["flops"] is None else f"{c['flops'] / 1e9:.2f} G",
+            f"{c['latency_ms']:.1f} ms",
+        ]
         for name in names
         if (c := costs["of"].get(name))
     ]

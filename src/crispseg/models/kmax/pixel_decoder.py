@@ -76,7 +76,7 @@ class AxialAttention2d(nn.Module):
         self.width_axis = AxialAttention(2 * keys, keys)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch = len(x)
+        batch = x.shape[0]
         columns = self.height_axis(x.permute(0, 3, 1, 2).flatten(0, 1)).unflatten(0, (batch, -1))  # B W C H
         rows = self.width_axis(columns.permute(0, 3, 2, 1).flatten(0, 1)).unflatten(0, (batch, -1))  # B H C W
         return rows.permute(0, 2, 1, 3)

@@ -131,7 +131,7 @@ class KMeansTransformer(nn.Module):
         self.predictor = Predictor(in_channels[-1], width, num_classes)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Prediction]:
-        queries = self.cluster_centers.weight.expand(len(maps[0]), -1, -1)
+        queries = self.cluster_centers.weight.expand(maps[0].shape[0], -1, -1)
         predictions = []
         for level, layer in zip(self.level, self.kmax_transformer_layers, strict=True):
             queries, prediction = layer(maps[level], queries)

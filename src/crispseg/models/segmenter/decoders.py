@@ -90,7 +90,7 @@ class MaskTransformer(Decoder):
         grid = maps[-1].shape[-2:]
         patches = self.proj_dec(maps[-1].flatten(2).transpose(1, 2))
         count = patches.shape[1]
-        tokens = torch.cat([patches, self.cls_emb.expand(len(patches), -1, -1)], dim=1)
+        tokens = torch.cat([patches, self.cls_emb.expand(patches.shape[0], -1, -1)], dim=1)
         tokens = self.decoder_norm(self.blocks(tokens))
         patches = F.normalize(tokens[:, :count] @ self.proj_patch, dim=-1)
         classes = F.normalize(tokens[:, count:] @ self.proj_classes, dim=-1)

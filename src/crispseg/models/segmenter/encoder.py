@@ -88,7 +88,7 @@ class ViTEncoder(nn.Module):
     def _positioned(self, patches: Tensor, grid: torch.Size) -> Tensor:
         """Add the position embeddings and put the other tokens in front. Some ViTs embed no position of those."""
         named = (getattr(self.body, name, None) for name in ("cls_token", "dist_token", "reg_token"))
-        others = [token.expand(len(patches), -1, -1) for token in named if token is not None]
+        others = [token.expand(patches.shape[0], -1, -1) for token in named if token is not None]
         count = 0 if self.body.no_embed_class else sum(token.shape[1] for token in others)
         embeddings = self.body.pos_embed
         if grid != self.body.patch_embed.grid_size:
