@@ -88,7 +88,7 @@ def does_it_help(
     """
     m, d, out = config.model, config.data, Path(out)
     if m.factory is None or m.neck == "none":
-        raise UsageError("nothing to compare: model.factory must name a PATH.py:FACTORY, and model.neck must not be none")
+        raise UsageError("nothing to compare: model.factory must name PATH.py:FACTORY, and model.neck must not be none")
     sides = {f"without-{m.neck}": "none", f"with-{m.neck}": m.neck}
     two = {name: dataclasses.replace(config, model=dataclasses.replace(m, neck=neck)) for name, neck in sides.items()}
     _check_start(two)
