@@ -225,6 +225,27 @@ def test_the_curves_are_in_tensorboard_or_in_log_csv_alone(root, tmp_path):
     assert mine == theirs[:4]
 
 
+def test_what_was_drawn_after_the_last_checkpoint_is_drawn_again_and_not_twice(root, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config, real, count = tiny_config(root, epochs=1), loop.checkpoint.save, 0
+
+    def save(*arguments):
+        nonlocal count
+        count += 1
+        if count == 2:  # the row of step 2 is written by now
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(loop.checkpoint, "save", save)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run")
+    train(config, tmp_path / "run", resume=True)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("logger", ["wandb", "mlflow"])
 def test_a_logger_whose_package_is_missing_is_one_line(root, tmp_path, logger):
     with pytest.raises(UsageError, match=rf'needs the package {logger}: pip install "crispseg\[{logger}\]"'):
