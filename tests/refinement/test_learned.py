@@ -7,6 +7,7 @@ import torch
 
 from crispseg import DataError, UsageError
 from crispseg.refinement import LearnedRefiner, refine
+from crispseg.refinement.islands import islands
 from crispseg.refinement.learned import SHIPPED, read_weights, write_weights
 from crispseg.refinement.network import RefinerNetwork, near_borders
 from crispseg.refinement.propagation import Reach, Trust, step
@@ -78,6 +79,12 @@ def test_the_steps_at_some_pixels_are_those_of_the_whole_map():
     torch.testing.assert_close(LearnedRefiner()(p, image), dense[0], atol=1e-5, rtol=1e-4)
 
 
+def test_the_order_in_memory_is_nobodys_business():
+    image, p, _ = scene()
+    last = [x.permute(1, 2, 0).contiguous().permute(2, 0, 1) for x in (p, image)]
+    assert torch.equal(LearnedRefiner()(*last), LearnedRefiner()(p, image))
+
+
 def test_tiles_give_nearly_the_whole():
     image, p, _ = scene(height=150, width=420, edge=220, mask_edge=226)
     whole, tiled = LearnedRefiner()(p, image), LearnedRefiner(tile=64)(p, image)
@@ -132,3 +139,21 @@ def test_a_bad_file_of_weights_is_named(tmp_path):
         UsageError, match="weights must be a file that crispseg train-refiner wrote, found none.safetensors"
     ):
         LearnedRefiner(weights="none.safetensors")
+
+
+def test_nothing_new_stands_alone():
+    """What changed hangs together with what had its class before: a speck that looks like the other side is none."""
+    image, p, _ = scene()
+    image[:, 40:44, 50:54] = torch.tensor([0.3, 0.4, 0.6])[:, None, None]
+    label = refine(p, image, "crispseg", kind="probabilities").argmax(0)
+    assert not islands(p.argmax(0), label).any() and (label[38:46, 48:56] == 0).all()
+
+
+def test_an_island_is_a_piece_all_of_which_is_new():
+    before, after = torch.zeros(5, 7, dtype=torch.long), torch.zeros(5, 7, dtype=torch.long)
+    before[:, 6] = after[:, 6] = 1
+    after[0, 0] = after[1, 1] = 2  # a piece over the corner
+    after[3, 4] = after[4, 5] = 1  # tied to column 6 over corners
+    after[4, 0] = 1
+    assert islands(before, after).nonzero().tolist() == [[0, 0], [1, 1], [4, 0]]
+    assert not islands(before, before).any()

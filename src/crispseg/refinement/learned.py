@@ -20,6 +20,7 @@ from crispseg.errors import DataError, in_a_line
 from crispseg.files import write_bytes
 from crispseg.limits import check
 from crispseg.refinement.guided_filter import box_mean
+from crispseg.refinement.islands import islands
 from crispseg.refinement.network import (
     COARSE,
     FINE,
@@ -69,13 +70,15 @@ class LearnedRefiner:
     @torch.no_grad()
     def __call__(self, p: Tensor, image: Tensor) -> Tensor:
         """Return probabilities (K, H, W) of probabilities (K, H, W) and an image (3, H, W) in [0, 1]."""
+        p, image = p.contiguous(), image.contiguous()
         band = near_borders(p[None], self.reach)[0]
         network = read_weights(SHIPPED if self.weights is None else Path(self.weights)).to(p.device)
         refined = p.clone()
         for core, seen, inner in _tiles(p.shape[1], p.shape[2], self.tile):
             if bool(band[core].any()):
                 refined[core] = _refined(network, p[seen], image[seen], band[seen])[inner]
-        return refined
+        alone = islands(p.argmax(0).cpu(), refined.argmax(0).cpu()).to(p.device)
+        return torch.where(alone, p, refined)
 
 
 def _refined(network: RefinerNetwork, p: Tensor, image: Tensor, band: Tensor) -> Tensor:
