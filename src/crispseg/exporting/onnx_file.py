@@ -119,7 +119,7 @@ def to_int8(model: Any, pictures: Iterable[Tensor]) -> Any:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(pictures)
 
