@@ -16,11 +16,12 @@ import json
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.attach import CLASSES, HOSTS
 from benchmarks.measure import RESULTS, calls, interleaved, medians, save
@@ -48,15 +49,18 @@ Row = dict[str, Any]
 def networks() -> dict[str, Callable[[], SegmentationNetwork]]:
     """Every system of crispseg with its neck, and the hosts of other libraries with theirs, as by default."""
     ours: dict[str, Callable[[], SegmentationNetwork]] = {
-        decoder: lambda decoder=decoder, encoder=encoder: build_model(encoder, decoder, CLASSES, pretrained=False)
+        decoder: partial(build_model, encoder, decoder, CLASSES, pretrained=False)
         for decoder, encoder in {**SYSTEMS, "hrnet_aligned": SYSTEMS["hrnet"]}.items()
     }
     theirs: dict[str, Callable[[], SegmentationNetwork]] = {
-        f"{library}: {name}": lambda make=make: UserModel(attach(make().eval()), CLASSES)
-        for library, name, make, options in HOSTS
-        if not options
+        f"{library}: {name}": partial(attached, make) for library, name, make, options in HOSTS if not options
     }
     return {**ours, **theirs}
+
+
+def attached(make: Callable[[], nn.Module]) -> SegmentationNetwork:
+    """A host with the neck, as by default."""
+    return UserModel(attach(make().eval()), CLASSES)
 
 
 def prepared(make: Callable[[], SegmentationNetwork], views: Sequence[View]) -> SegmentationNetwork:
@@ -134,7 +138,7 @@ def speed(name: str, make: Callable[[], SegmentationNetwork], folder: Path, seco
             continue
         rivals[label], loss[label] = read_exported(folder / file), made.verdict.loss
     with torch.inference_mode():
-        times = interleaved({who: lambda net=net: net(image) for who, net in rivals.items()}, seconds=seconds)
+        times = interleaved({who: partial(net, image) for who, net in rivals.items()}, seconds=seconds)
     ms = {who: 1e3 * value for who, value in medians(times).items()}
     return {"network": name, "size": list(TIMED), "calls": calls(times), "ms": ms, "loss": loss}
 

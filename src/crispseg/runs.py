@@ -81,10 +81,9 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
     """
     path = Path(path)
     if is_exported(path):
-        model = read_exported(path)
-        return Run(
-            path=path, config=_exported_config(model.facts.config, path), classes=model.facts.classes, model=model
-        )
+        file = read_exported(path)
+        config = _exported_config(file.facts.config, path)
+        return Run(path=path, config=config, classes=file.facts.classes, model=file)
     missing = [name for name in FILES if not (path / name).is_file()]
     if missing:
         what = "no such folder" if not path.is_dir() else f"it has no {', no '.join(missing)}"

@@ -10,6 +10,7 @@ MODULES = (
     "crispseg.data",
     "crispseg.diffusion",
     "crispseg.evaluation",
+    "crispseg.exporting",
     "crispseg.inference",
     "crispseg.losses",
     "crispseg.metrics",
@@ -19,6 +20,7 @@ MODULES = (
     "crispseg.refinement",
     "crispseg.report",
     "crispseg.runs",
+    "crispseg.sharing",
     "crispseg.similarity",
     "crispseg.training",
 )

@@ -56,8 +56,8 @@ class ExportedNetwork(SegmentationNetwork):
         if aux:
             raise ValueError("an exported file is not trained")
         size = (images.shape[-2], images.shape[-1])
-        if self.facts.size not in (None, size):
-            height, width = self.facts.size  # type: ignore[misc]
+        if self.facts.size is not None and self.facts.size != size:
+            height, width = self.facts.size
             raise DataError(
                 f"{self.name} takes images of {width}×{height} alone, found {size[1]}×{size[0]}; "
                 f"slide a window over larger ones: --window {height} {width}"

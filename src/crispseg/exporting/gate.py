@@ -116,7 +116,7 @@ def judge(reference: Mask, candidate: Mask, views: Iterable[View], num_classes: 
     >>> half = torch.arange(8).ge(5).long().expand(6, 8)
     >>> verdict = judge(lambda x: step, lambda x: half, [View("a", torch.zeros(3, 6, 8))], 2, 255)
     >>> verdict.boundary_f, verdict.shift, bool(verdict.fails)
-    ({'0': 0.5, '1': 1.0}, 1.0, True)
+    ({'0': 0.0, '1': 1.0}, 1.0, True)
     """
     between = BoundaryFScore(num_classes, None, tolerances=tuple(SAME))
     truth = {who: BoundaryFScore(num_classes, ignore_index, tolerances=(1,)) for who in ("pytorch", "file")}

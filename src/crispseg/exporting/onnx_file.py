@@ -6,9 +6,11 @@ the cut back to the image, are six nodes of ONNX around it, written here by hand
 Not here: the network as a graph (``graph``), running a file (``crispseg.exported``).
 """
 
+import contextlib
+import logging
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,8 +39,7 @@ def to_onnx(graph: Graph, grid: Grid, mean: Sequence[float]) -> Any:
     program = trace(logits, grid)
     name = "mask" if logits.mask else "logits"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, about itself
+        with _silence():
             written = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -118,7 +119,7 @@ def to_int8(model: Any, pictures: Iterable[Tensor]) -> Any:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(pictures)
 
@@ -127,8 +128,7 @@ def to_int8(model: Any, pictures: Iterable[Tensor]) -> Any:
             return None if picture is None else {"images": picture.numpy()}
 
     onnx = needs("onnx")
-    with TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with TemporaryDirectory() as folder, _silence():
         whole, plain, out = (Path(folder, f"{name}.onnx") for name in ("whole", "plain", "int8"))
         whole.write_bytes(encode(model, {}))
         try:
@@ -155,6 +155,19 @@ def encode(model: Any, entries: Mapping[str, str]) -> bytes:
         raise GraphError(f"one ONNX file holds less than 2 GiB, and this network has {model.ByteSize() / 2**30:.1f}")
     data: bytes = model.SerializeToString()
     return data
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """What exporters warn of and log is about themselves; what matters, they raise."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _why(error: Exception) -> GraphError:
