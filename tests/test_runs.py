@@ -25,7 +25,7 @@ def test_the_commit_is_this_checkout_s_and_never_that_of_a_project_around_an_ins
     git(tmp_path, "init", "-q", "project")
     git(tmp_path / "project", "add", ".gitignore")
     git(tmp_path / "project", "commit", "-qm", "theirs")
-    code = "from crispseg import runs; print(runs.__file__, environment()['commit'])"
+    code = "from crispseg import runs; print(runs.__file__, runs.environment()['commit'])"
     where = {**os.environ, "PYTHONPATH": str(site)}
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=where).stdout
     assert said.split() == [str(site / "crispseg" / "runs.py"), "None"]
