@@ -1,5 +1,7 @@
 """The run folder: whose commit it names."""
 
+import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -28,3 +30,18 @@ def test_the_commit_is_this_checkout_s_and_never_that_of_a_project_around_an_ins
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=where).stdout
     assert said.split() == [str(site / "crispseg" / "runs.py"), "None"]
     assert (environment()["commit"] is not None) == (repository / ".git").exists()
+
+
+def test_an_environment_leaves_out_what_is_not_installed(monkeypatch):
+    """A comparison of masks needs no lightning, which only the extra ``train`` brings."""
+    found, version = importlib.util.find_spec, importlib.metadata.version
+
+    def absent(name):
+        if name == "lightning":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    assert "lightning" in environment()["versions"]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lightning" else found(name))
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert set(environment()["versions"]) >= {"crispseg", "torch", "numpy"}

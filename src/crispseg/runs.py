@@ -21,6 +21,7 @@ the model. Not here: training and evaluation.
 """
 
 import dataclasses
+import importlib.util
 import os
 import platform
 import subprocess
@@ -182,13 +183,13 @@ def check_code(config: Config, path: Path) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a result depends on beside its config: versions, commit, machine, command."""
+    """Return what a result depends on beside its config: versions (of what is installed), commit, machine, command."""
     packages = ("crispseg", "torch", "torchvision", "timm", "lightning", "torchmetrics", "numpy")
     return {
         "command": " ".join(["crispseg", *sys.argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in packages},
+        "versions": {name: metadata.version(name) for name in packages if importlib.util.find_spec(name)},
         "machine": {
             "system": platform.platform(),
             "processor": _processor(),
