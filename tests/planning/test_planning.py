@@ -73,6 +73,8 @@ def test_what_a_gpu_and_small_pictures_change():
     many = dataclasses.replace(CAMVID, images=100_000)
     assert values(rules.of_learning(many, 8, 1))["training.epochs"] == 2
     assert values(rules.of_learning(many, 2, 1))["training.lr"] == 2e-3  # by the root of the batch
+    few = dataclasses.replace(CAMVID, images=10)
+    assert values(rules.of_learning(few, 8, 1))["training.epochs"] == 300
     assert values(rules.of_loading(many, (360, 480), 4, 16.0))["data.workers"] == 3
 
 
@@ -154,7 +156,7 @@ def test_minutes_bound_the_epochs(made, monkeypatch):
     whole = plan(made.root, given=SMALL)
     short = plan(made.root, given=SMALL, minutes=10)
     epochs = {choice.key: choice.value for choice in short.choices}["training.epochs"]
-    assert whole.seconds > 7000 and 500 < short.seconds <= 620
+    assert whole.seconds > 3000 and 500 < short.seconds <= 620
     assert epochs * 9 / 8 * 10 == pytest.approx(short.seconds, abs=10)
     given = {**SMALL, "training": {"epochs": 50}}
     assert plan(made.root, given=given, minutes=1).seconds == pytest.approx(570)  # 57 steps: what was given stands

@@ -21,7 +21,7 @@ SCENE = 3  # classes in a picture: more are a scene, fewer an object on its grou
 STEPS, LR = {True: 1800, False: 750}, {True: 4e-3, False: 1e-3}
 """Of scenes (tuned on CamVid: 40 epochs of 367 pictures) and objects (on ECSSD: 10 epochs of 600), in batches of 8."""
 LR_OF_OTHERS = 1e-3
-LEAST_EPOCHS = 2
+LEAST_EPOCHS, MOST_EPOCHS = 2, 300
 VALIDATIONS = 10
 RARE = 0.01
 
@@ -84,7 +84,7 @@ def of_learning(facts: DataFacts, batch: int, parts: int, *, own: bool = False) 
     """Batch, epochs, learning rate, classes. ``own``: the network is not the one that the recipes were tuned with."""
     scene = facts.together > SCENE
     kind = "scenes, as CamVid" if scene else "objects, as ECSSD"
-    epochs = max(LEAST_EPOCHS, round(STEPS[scene] * BATCH / facts.images))
+    epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS[scene] * BATCH / facts.images)))
     steps = math.ceil(epochs * facts.images / batch)
     lr = float(f"{(LR_OF_OTHERS if own else LR[scene]) * math.sqrt(batch / BATCH):.2g}")
     tuned = "usual for AdamW, not tuned for this network" if own else f"as tuned on {kind}"
