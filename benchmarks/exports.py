@@ -14,6 +14,7 @@ Not here: the gate (``crispseg.exporting``).
 import argparse
 import json
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -42,7 +43,7 @@ SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "pt2": ".pt2"}
 NAMES = ClassSet(tuple(f"class {c}" for c in range(CLASSES)), default_palette(CLASSES))
 SIZE, PICTURES = (128, 160), 3
 FAST = ("semantic_fpn", "pidnet", "segmenter_linear", "smp: Unet, ResNet-18")
-TIMED = (512, 512)
+TIMED = (256, 256)
 Row = dict[str, Any]
 
 
@@ -119,7 +120,7 @@ def try_all(name: str, make: Callable[[], SegmentationNetwork], forms: Sequence[
 
 
 def speed(name: str, make: Callable[[], SegmentationNetwork], folder: Path, seconds: float) -> Row:
-    """One row: milliseconds of one image, eager and in each runtime, in turns; what int8 loses at the boundary."""
+    """One row: processor time of one thread for one image, eager and in each runtime; what each file loses."""
     views = pictures(folder, TIMED)
     run = as_run(prepared(make, views), name)
     image = views[0].image[None] / 255
@@ -138,7 +139,9 @@ def speed(name: str, make: Callable[[], SegmentationNetwork], folder: Path, seco
             continue
         rivals[label], loss[label] = read_exported(folder / file), made.verdict.loss
     with torch.inference_mode():
-        times = interleaved({who: partial(net, image) for who, net in rivals.items()}, seconds=seconds)
+        times = interleaved(
+            {who: partial(net, image) for who, net in rivals.items()}, seconds=seconds, clock=time.process_time
+        )
     ms = {who: 1e3 * value for who, value in medians(times).items()}
     return {"network": name, "size": list(TIMED), "calls": calls(times), "ms": ms, "loss": loss}
 
@@ -199,6 +202,7 @@ def main() -> None:
         replace_table(words.page, "exports", table(read("exports")))
         replace_table(words.page, "export-speed", speed_table(read("export_speed")))
         return
+    torch.set_num_threads(1)
     every = networks()
     subject = "export_speed" if words.speed else "exports"
     chosen = words.only or (list(FAST) if words.speed else list(every))

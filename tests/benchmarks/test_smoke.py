@@ -9,6 +9,7 @@ import pytest
 from benchmarks import (
     attach,
     busy,
+    exports,
     measure,
     models,
     neck,
@@ -84,6 +85,18 @@ def test_neck(bench):
     necks = {name: neck.NECKS[name] for name in ("none", "sdn, width=128")}
     rows = counted(bench(neck, "--size", 64, "--seconds", 0, SYSTEMS=systems, NECKS=necks)["neck"])
     assert [row["neck"] for row in rows] == list(necks)
+
+
+@pytest.mark.slow
+def test_exports(bench, tmp_path):
+    name = "torchvision: LR-ASPP, MobileNetV3"
+    (row,) = bench(exports, "--only", name, "--formats", "onnx", SIZE=(64, 96))["exports"]
+    assert row["takes"].startswith("images of any size") and row["boundary_f"]["1"] > 0.999
+    counted(bench(exports, "--speed", "--only", name, "--seconds", 0, TIMED=(64, 96))["export_speed"])
+    tables = "<!-- table exports -->\n<!-- /table -->\n<!-- table export-speed -->\n<!-- /table -->\n"
+    (tmp_path / "export.md").write_text(tables)
+    bench(exports, "--page", tmp_path / "export.md")
+    assert (tmp_path / "export.md").read_text().count(f"| {name} |") == 2
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ def test_argmax_is_taken_after_the_resize(scenes, tmp_path, capsys):
         ours(torch.rand(3, 10, 20))
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_fewer_bits_are_judged_and_said(run, tmp_path, capsys, precision):
     path = tmp_path / "model.onnx"
     assert main(words(run, path, "--precision", precision)) == 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,8 +21,8 @@ from crispseg.exported import ExportedNetwork, Facts
 from crispseg.exported.facts import decode, seal
 from crispseg.exported.runtimes import needs
 from crispseg.exporting.formats import FORMATS, PRECISIONS, Format
-from crispseg.exporting.gate import CUTS, Verdict, View, cuts, judge
-from crispseg.exporting.graph import Graph, Grid, OperatorError, Plan, Size
+from crispseg.exporting.gate import CHANGED, CUTS, Verdict, View, cuts, judge
+from crispseg.exporting.graph import Graph, GraphError, Grid, OperatorError, Plan, Size
 from crispseg.files import write_bytes
 from crispseg.inference import label_map, seen_size
 from crispseg.models.user import MULTIPLE
@@ -211,6 +212,8 @@ def _judged(run: Run, candidate: ExportedNetwork, plan: Plan, views: Sequence[Vi
         shown = [_at(view, plan.size if plan.seen is not None or trained is None else None) for view in views]
         shown = [view for view in shown if plan.seen or (seen_size(_side(view), trained) or plan.size) == plan.size]
     try:
+        if plan.batch is None:
+            _check_number(candidate, _as_seen(views[0].image, plan, trained))
         verdict = judge(reference, exported, track(shown, "judging"), len(run.classes), run.classes.ignore_index)
     except (MemoryError, RuntimeError) as error:
         if not is_memory(error):
@@ -222,6 +225,14 @@ def _judged(run: Run, candidate: ExportedNetwork, plan: Plan, views: Sequence[Vi
             "judge an export by: give others, --check DIR"
         )
     return verdict
+
+
+def _check_number(candidate: ExportedNetwork, x: Tensor) -> None:
+    """Two images at once have the masks of each alone, in a file that says it takes any number."""
+    both = torch.cat([x, x.flip(-1)])
+    together, alone = candidate(both), torch.cat([candidate(both[:1]), candidate(both[1:])])
+    if float((together.argmax(1) != alone.argmax(1)).float().mean()) > CHANGED:
+        raise GraphError("two images at once have other masks than each alone")
 
 
 def _side(view: View) -> Size:
