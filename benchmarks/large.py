@@ -32,8 +32,8 @@ from crispseg.metrics import seam_difference
 from crispseg.runs import load_run
 
 WIDTH, CLASSES = 30_000, 19
-HEIGHTS = (1_500, 3_000)
-SEEN = Scenes(window=(512, 512), overlap=256)
+HEIGHTS = (1_536, 3_072)
+SEEN = Scenes(window=(1024, 1024), overlap=512)
 SIDE = 512
 """Of the windows on the picture that fits: many seams."""
 DOCS = Path(__file__).parents[1] / "docs" / "large.md"
@@ -107,11 +107,11 @@ def seams(run_path: Path, picture: Path) -> dict[str, Any]:
         sink, start = _Kept(), time.perf_counter()
         predict_large(run.model, source, sink, window=(SIDE, SIDE), overlap=overlap, void=void)
         seconds = time.perf_counter() - start
-        lines = [
+        down, across = (
             [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, SIDE, overlap))]
             for length in (height, width)
-        ]
-        found = seam_difference(torch.cat(sink.parts), whole, *lines, len(run.classes), None, d=16)
+        )
+        found = seam_difference(torch.cat(sink.parts), whole, down, across, len(run.classes), None, d=16)
         rows.append({"overlap": overlap, "seconds": seconds, **found})
         print(rows[-1], flush=True)
     return {

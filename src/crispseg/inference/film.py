@@ -245,33 +245,34 @@ def _writer(out: Path, film: _Reader, classes: ClassSet, overlay: bool) -> Itera
         stream = container.add_stream("ffv1" if exact else "libx264", rate=film.rate)
         stream.codec_context.time_base = film.video.time_base
         audio = container.add_stream_from_template(film.audio) if overlay and film.audio is not None else None
-        early: list[Any] | None = []  # sound before the first frame, whose size the file begins with
+        begun = False
+        early: list[Any] = []  # sound before the first frame, with whose size the file begins
 
         def mux(packets: Callable[[], Any]) -> None:
             with _named(lambda: f"{out}: cannot be written; .mkv takes the sound of any film"):
                 container.mux(packets())
 
         def show(frame: Any, image: Tensor, label: Tensor) -> None:
-            nonlocal early
+            nonlocal begun
             new = drawn(image, label)
-            if early is not None:
+            if not begun:
                 stream.width, stream.height = new.width, new.height
                 stream.pix_fmt = "gray" if exact else "yuv420p"
-                early, packets = None, early
-                for packet in packets:
+                begun = True
+                for packet in early:
                     hear(packet)
             new.pts, new.time_base = frame.pts, frame.time_base
             mux(lambda: stream.encode(new))
 
         def hear(packet: Any) -> None:
-            if early is not None:
+            if not begun:
                 early.append(packet)
                 return
             packet.stream = audio
             mux(lambda: packet)
 
         yield _Writer(show, None if audio is None else hear)
-        if early is None:
+        if begun:
             mux(lambda: stream.encode(None))
 
 

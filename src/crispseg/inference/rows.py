@@ -76,8 +76,7 @@ class RowFile:
 
     def write(self, labels: Tensor) -> None:
         """Take the next rows, uint8 (n, width); they are on the disk when it returns."""
-        rows: Rows = labels.numpy().reshape(-1)
-        left = memoryview(rows)
+        left = labels.numpy().tobytes()
         while left:
             left = left[self._file.write(left) :]
         os.fsync(self._file.fileno())
