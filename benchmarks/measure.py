@@ -89,9 +89,9 @@ def peak_memory(call: Callable[[], object]) -> int:
     gc.collect()
     libc.malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the high-water mark
-    before = _status("VmRSS")
+    before = status("VmRSS")
     call()
-    return max(0, _status("VmHWM") - before)
+    return max(0, status("VmHWM") - before)
 
 
 def stamp() -> dict[str, Any]:
@@ -125,7 +125,7 @@ def save(subject: str, rows: Any) -> Path:
     return path
 
 
-def _status(field: str) -> int:
+def status(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024

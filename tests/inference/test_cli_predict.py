@@ -140,3 +140,22 @@ def test_what_large_pictures_cannot_have_is_refused(run, photos, tmp_path, capsy
     assert main(["predict", "--run", str(run), *words, "--out", str(tmp_path / "out"), str(photos)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_film_is_predicted_by_its_suffix(run, tmp_path, capsys):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 80 * i, np.uint8), "rgb24")))
+        container.mux(stream.encode(None))
+    words = ["--run", str(run), "--out", str(tmp_path / "m.mkv")]
+    assert main(["predict", str(tmp_path / "a.mp4"), *words]) == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == (f"{tmp_path / 'm.mkv'}: 3 frames written\n", "")
+    assert main(["predict", str(tmp_path / "a.mp4"), *words]) == 2
+    assert "m.mkv is there already" in capsys.readouterr().err
+    for more, found in ((["--large"], "--large"), ([str(tmp_path / "b.png")], "2 inputs")):
+        assert main(["predict", str(tmp_path / "a.mp4"), *more, *words]) == 2
+        assert f"one film is predicted at a time; found {found}" in capsys.readouterr().err

@@ -4,6 +4,9 @@
 Images of any size, by windows in constant memory; a TIFF keeps its georeference, and what was killed goes on:
   crispseg predict --run runs/mine scene.tif --out masks --large
 
+A film, in constant memory; NAME.mkv holds the class indices, NAME.mp4 is to look at, a folder gets a PNG a frame:
+  crispseg predict --run runs/mine film.mp4 --out seen.mp4 --overlay
+
 Each mask is a palette PNG of class indices at its image's size, named as the image. An image that cannot be read is
 named and left out; all others are written, and the exit code is then 1.
 """
@@ -11,6 +14,7 @@ named and left out; all others are written, and the exit code is then 1.
 import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from crispseg.cli import say
@@ -19,6 +23,8 @@ from crispseg.cli._prediction import check_options, model_flag, prediction_flags
 from crispseg.errors import UsageError, printable
 from crispseg.progress import track
 
+FILMS = frozenset((".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg"))
+"""Suffixes of films."""
 LARGE = frozenset({"--large"})
 
 
@@ -40,7 +46,14 @@ def flags() -> list[Flag]:
             metavar="DIR|FILE",
             help="run folder of a training, or exported file",
         ),
-        Flag(name="--out", group="used first", kind=path, required=True, metavar="DIR", help="folder for the masks"),
+        Flag(
+            name="--out",
+            group="used first",
+            kind=path,
+            required=True,
+            metavar="OUT",
+            help="folder for masks, or a film",
+        ),
         model_flag(),
         *prediction_flags(),
         *large_flags(),
@@ -114,6 +127,9 @@ def run(arguments: Any) -> int:
     options = prediction_of(arguments)
     loaded = load_run(arguments.run, factory=arguments.model)
     check_options(arguments, loaded)
+    films = [word for word in arguments.inputs if Path(word).suffix.lower() in FILMS]
+    if films:
+        return _film(arguments, loaded, options, films)
     outcome = (_large if arguments.large else _whole)(arguments, loaded, options)
     count = len(outcome.written)
     say(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")
@@ -165,6 +181,29 @@ def _large(arguments: Any, loaded: Any, options: dict[str, Any]) -> Any:
         flip=options["flip"],
         track=_progress,
     )
+
+
+def _film(arguments: Any, loaded: Any, options: dict[str, Any], films: Sequence[str]) -> int:
+    from crispseg.inference import predict_film
+
+    if arguments.large or len(arguments.inputs) > 1:
+        other = "--large" if arguments.large else f"{len(arguments.inputs)} inputs"
+        raise UsageError(f"{films[0]} is a film, and one film is predicted at a time; found {other}")
+    film = predict_film(
+        loaded.model,
+        loaded.classes,
+        films[0],
+        arguments.out,
+        overlay=arguments.overlay,
+        overwrite=arguments.overwrite,
+        size=loaded.config.data.size,
+        track=track,
+        **options,
+    )
+    say(f"{arguments.out}: {film.frames} frame{'s' * (film.frames != 1)} written")
+    if film.failed is not None:
+        print(printable(f"crispseg: {film.failed}"), file=sys.stderr)
+    return 1 if film.failed else 0
 
 
 def _progress(items: Sequence[Any], what: str) -> Iterable[Any]:

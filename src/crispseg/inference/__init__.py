@@ -1,5 +1,6 @@
 """Inference: from a model and an image of any size to logits and labels, and from files to masks."""
 
+from crispseg.inference.film import Film, predict_film
 from crispseg.inference.inputs import Input, expand
 from crispseg.inference.labels import label_map, seen_size
 from crispseg.inference.large import Sink, Source, default_overlap, predict_large
@@ -15,6 +16,7 @@ from crispseg.inference.rows import RowFile
 from crispseg.inference.scenes import Scenes, predict_scenes
 
 __all__ = [
+    "Film",
     "Input",
     "Outcome",
     "Predictor",
@@ -31,6 +33,7 @@ __all__ = [
     "open_source",
     "overlay",
     "predict_files",
+    "predict_film",
     "predict_large",
     "predict_logits",
     "predict_scenes",

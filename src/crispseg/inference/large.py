@@ -63,8 +63,8 @@ def predict_large(
 ) -> None:
     """Predict ``source`` by windows, and write the classes to ``sink`` as rows complete.
 
-    Logits are held of one window, and of the rows that two rows of windows share: classes × overlap × width × 4 bytes,
-    whatever the height. A prediction that goes on below ``sink.done`` rows writes the very same labels.
+    Logits are held of one window, and of the rows that count in two rows of windows: classes × overlap / 2 × width × 4
+    bytes, whatever the height. A prediction that goes on below ``sink.done`` rows writes the very same labels.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def predict_large(
     overlap = default_overlap(model, window, device) if overlap is None else aligned(overlap)
     if not 0 <= overlap < min(window):
         raise ValueError(f"the overlap must be smaller than the window, {window[0]}×{window[1]} px, found {overlap}")
-    rows = [row for row in grid(source.height, window[0], overlap) if row.stop > sink.done]
+    rows = [row for row in grid(source.height, window[0], overlap) if row.counted().stop > sink.done]
     columns = grid(source.width, window[1], overlap)
     answers = _answers(model, source, [(r, c) for r in rows for c in columns], batch, device, track, options)
     band = torch.empty(0, source.width, dtype=torch.uint8)

@@ -11,7 +11,7 @@ Not here: models, pictures, files.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, zip_longest
+from itertools import pairwise, product, zip_longest
 
 import torch
 from torch import Tensor
@@ -28,6 +28,16 @@ class Span:
     def cut(self) -> slice:
         """Return the pixels as a slice."""
         return slice(self.start, self.stop)
+
+    def counted(self) -> "Span":
+        """Return the part of it whose weights are not 0."""
+        at = self.weights.nonzero().flatten().tolist()
+        first, last = at[0], at[-1]
+        return Span(self.start + first, self.start + last + 1, self.weights[first : last + 1])
+
+    def inside(self, other: "Span") -> slice:
+        """Return this part of ``other`` as a slice of its pixels."""
+        return slice(self.start - other.start, self.stop - other.start)
 
 
 def starts(length: int, window: int, stride: int, align: int = 1) -> list[int]:
@@ -70,32 +80,34 @@ def blend(
     """Yield (rows, columns, weighted sum (…, h, w)) of each part of the picture as it becomes complete.
 
     ``answers``: one (…, h, w) for each window, row by row. Parts come from left to right, then from top to bottom, and
-    do not overlap. What is kept between them is one window, and the rows that the next windows below also see: memory
-    is linear in width × overlap, and independent of the height.
+    do not overlap. What is kept between them is one window, and the rows that also count in the windows below, half an
+    overlap of them: memory is linear in width × overlap, and independent of the height.
     """
-    answers = iter(answers)
-    below: Tensor | None = None  # sums so far of the rows that the next row of windows sees too
+    seen = zip(product(rows, columns), answers)
+    rows, columns = [row.counted() for row in rows], [column.counted() for column in columns]
+    below: Tensor | None = None  # sums so far of the rows that count in the next row of windows too
     shared = 0  # how many these are
     deepest = max((upper.stop - lower.start for upper, lower in pairwise(rows)), default=0)
     for row, next_row in zip_longest(rows, rows[1:]):
         complete = (row.stop if next_row is None else next_row.start) - row.start
         left: Tensor | None = None  # sums so far of the columns that the next window sees too
         for column, next_column in zip_longest(columns, columns[1:]):
-            z = next(answers)
+            (down, across), z = next(seen)
+            z = z[..., row.inside(down), column.inside(across)]
             z = z * (row.weights[:, None] * column.weights).to(z)
-            seen = 0 if left is None else left.shape[-1]
+            begun = 0 if left is None else left.shape[-1]
             if left is not None:
-                z[..., :seen] += left
+                z[..., :begun] += left
             if below is not None:
-                z[..., :shared, seen:] += below[..., :shared, column.start + seen : column.stop]
-            across = (column.stop if next_column is None else next_column.start) - column.start
-            ready = slice(column.start, column.start + across)
-            yield slice(row.start, row.start + complete), ready, z[..., :complete, :across]
+                z[..., :shared, begun:] += below[..., :shared, column.start + begun : column.stop]
+            done = (column.stop if next_column is None else next_column.start) - column.start
+            ready = slice(column.start, column.start + done)
+            yield slice(row.start, row.start + complete), ready, z[..., :complete, :done]
             if deepest > 0:
                 if below is None:
                     below = z.new_zeros(*z.shape[:-2], deepest, columns[-1].stop)
-                below[..., : row.stop - row.start - complete, ready] = z[..., complete:, :across]
-            left = z[..., across:]
+                below[..., : row.stop - row.start - complete, ready] = z[..., complete:, :done]
+            left = z[..., done:]
         shared = row.stop - row.start - complete
 
 

@@ -1,0 +1,190 @@
+"""Large pictures: what ``predict --large`` holds in memory and how fast it is, and what its windows leave at seams.
+
+``python -m benchmarks.large`` measures the memory; with ``--run RUN --picture FILE`` the seams of a trained run on a
+picture that one whole pass still fits. Writes ``results/large.json``, and the tables of ``docs/large.md`` from it.
+
+Memory: each height is a process of its own, which reads a GeoTIFF and writes one; the network is one 1×1 convolution,
+so that what is measured is the windows, not a network. What the process holds before the prediction is taken off.
+
+Not here: how windows are put together (``crispseg.inference.spans``).
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import RESULTS, save, status
+from crispseg.data import ClassSet, default_palette, read_image
+from crispseg.files import write_text
+from crispseg.inference import Scenes, default_overlap, predict_large, predict_logits, predict_scenes, receptive_field
+from crispseg.inference.large import grid
+from crispseg.inference.pictures import Picture
+from crispseg.metrics import seam_difference
+from crispseg.runs import load_run
+
+WIDTH, CLASSES = 30_000, 19
+HEIGHTS = (1_536, 3_072)
+SEEN = Scenes(window=(1024, 1024), overlap=512)
+SIDE = 512
+"""Of the windows on the picture that fits: many seams."""
+DOCS = Path(__file__).parents[1] / "docs" / "large.md"
+
+
+def scene(path: Path, height: int, width: int = WIDTH) -> None:
+    """Write a GeoTIFF of noise in blocks, tiled."""
+    import rasterio
+
+    draw, place = np.random.default_rng(0), rasterio.Affine(0.5, 0.0, 0.0, 0.0, -0.5, 0.0)
+    size = {"height": height, "width": width, "count": 3, "dtype": "uint8", "crs": "EPSG:32633", "transform": place}
+    layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+    with rasterio.open(path, "w", driver="GTiff", **size, **layout) as file:
+        for top in range(0, height, 512):
+            rows = min(512, height - top)
+            coarse = draw.integers(0, 256, (3, -(-rows // 8), -(-width // 8)), dtype=np.uint8)
+            file.write(coarse.repeat(8, 1).repeat(8, 2)[:, :rows, :width], window=((top, top + rows), (0, width)))
+
+
+def one(path: Path, out: Path) -> dict[str, float]:
+    """Predict one file; megabytes held beyond those before, and seconds."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(3, CLASSES, 1)
+    classes = ClassSet(tuple(map(str, range(CLASSES))), default_palette(CLASSES))
+    model(torch.rand(1, 3, *SEEN.window))
+    before, start = status("VmRSS") / 1e6, time.perf_counter()
+    outcome = predict_scenes(model, classes, [path], out, source="benchmark", seen=SEEN)
+    assert not outcome.failed, outcome.failed
+    return {"before_mb": before, "mb": status("VmHWM") / 1e6 - before, "seconds": time.perf_counter() - start}
+
+
+def memory() -> list[dict[str, Any]]:
+    """Each height in a process of its own."""
+    rows = []
+    for height in HEIGHTS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "scene.tif"
+            scene(path, height)
+            words = [sys.executable, "-m", "benchmarks.large", "--one", str(path), str(Path(folder) / "out")]
+            found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+            pixels = WIDTH * height / 1e6
+            logits, speed = pixels * CLASSES * 4, pixels / found["seconds"]
+            rows.append({"height": height, **found, "logits_mb": logits, "mpx_s": speed})
+            print(rows[-1], flush=True)
+    return rows
+
+
+class _Kept:
+    done = 0
+
+    def __init__(self) -> None:
+        self.parts: list[torch.Tensor] = []
+
+    def write(self, labels: torch.Tensor) -> None:
+        self.parts.append(labels)
+        self.done += len(labels)
+
+
+def seams(run_path: Path, picture: Path) -> dict[str, Any]:
+    """Windows of 512 px on a picture that fits, at several overlaps: near seams and elsewhere."""
+    run, image = load_run(run_path), read_image(picture)
+    source, void = Picture(image), run.classes.ignore_index
+    whole = predict_logits(run.model, image / 255).argmax(0)
+    height, width = image.shape[-2:]
+    field = receptive_field(run.model)
+    by_picture = receptive_field(run.model, image=image[:, :512, :512] / 255)
+    default = default_overlap(run.model, (SIDE, SIDE))
+    rows = []
+    for overlap in sorted({0, 64, 128, 256, default}):
+        sink, start = _Kept(), time.perf_counter()
+        predict_large(run.model, source, sink, window=(SIDE, SIDE), overlap=overlap, void=void)
+        seconds = time.perf_counter() - start
+        down, across = (
+            [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, SIDE, overlap))]
+            for length in (height, width)
+        )
+        found = seam_difference(torch.cat(sink.parts), whole, down, across, len(run.classes), None, d=16)
+        rows.append({"overlap": overlap, "seconds": seconds, **found})
+        print(rows[-1], flush=True)
+    return {
+        "run": str(run_path),
+        "picture": f"{picture.name}, {width}×{height}",
+        "decoder": run.config.model.decoder,
+        "encoder": run.config.model.encoder,
+        "effective": field.effective,
+        "effective_on_picture": by_picture.effective,
+        "radius": field.radius,
+        "default": default,
+        "side": SIDE,
+        "rows": rows,
+    }
+
+
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """What is held, beside what all logits would be."""
+    lines = ["| picture | held | all logits would be | Mpx/s |", "|---|---:|---:|---:|"]
+    for row in rows:
+        lines.append(
+            f"| {WIDTH} × {row['height']} | {row['mb']:.0f} MB | {row['logits_mb']:.0f} MB | {row['mpx_s']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def seam_table(found: dict[str, Any]) -> str:
+    """Near seams and elsewhere, at each overlap."""
+    lines = [
+        "| overlap | near | elsewhere | difference, 95 % | boundary F 1 px, near | elsewhere | time |",
+        "|---:|---:|---:|---|---:|---:|---:|",
+    ]
+    for row in found["rows"]:
+        low, high = (100 * bound for bound in row["interval"])
+        near, elsewhere = row["boundary_f"]
+        mark = " (default)" if row["overlap"] == found["default"] else ""
+        lines.append(
+            f"| {row['overlap']} px{mark} | {100 * row['near']:.2f} % | {100 * row['elsewhere']:.2f} % "
+            f"| {100 * row['difference']:+.2f} [{low:+.2f}, {high:+.2f}] | {near:.3f} | {elsewhere:.3f} "
+            f"| {row['seconds']:.0f} s |"
+        )
+    return "\n".join(lines)
+
+
+def fill(results: dict[str, Any]) -> None:
+    """Put the tables into the page."""
+    text = DOCS.read_text(encoding="utf-8")
+    for name, table in (("memory", memory_table(results["memory"])), ("seams", seam_table(results["seams"]))):
+        before, rest = text.split(f"<!-- table {name} -->\n")
+        text = f"{before}<!-- table {name} -->\n{table}\n<!-- /table -->{rest.split('<!-- /table -->', 1)[1]}"
+    write_text(DOCS, text)
+
+
+def main() -> None:
+    """Measure what is asked for, keep the rest of the results, fill the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--one", nargs=2, type=Path)
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(one(*arguments.one)))
+        return
+    path = RESULTS / "large.json"
+    results = json.loads(path.read_text())["rows"] if path.exists() else {}
+    if arguments.run is None:
+        results["memory"] = memory()
+    else:
+        results["seams"] = seams(arguments.run, arguments.picture)
+    save("large", results)
+    if {"memory", "seams"} <= results.keys():
+        fill(results)
+
+
+if __name__ == "__main__":
+    main()
