@@ -1,14 +1,16 @@
 """What ``crispseg refine`` takes of one mask: the sizes of CamVid and of Cityscapes, their classes, scores of stride 8.
 
-    python -m benchmarks.refiner --threads 2           # into benchmarks/results/refiner.json
+    python -m benchmarks.refiner                       # into benchmarks/results/refiner.json
     python -m benchmarks.refiner --table               # no measurement: the table, into docs/refinement.md
 
-Pictures and masks are generated (``crispseg.data.patchwork``). Not here: how good the answer is
+Pictures and masks are generated (``crispseg.data.patchwork``). Processor time of one thread, which other work on the
+machine does not change much. Not here: how good the answer is
 (``experiments.refiners``).
 """
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -38,19 +40,18 @@ def case(size: tuple[int, int], classes: int) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each size")
+    parser.add_argument("--seconds", type=float, default=10.0, help="for each size")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
-        torch.set_num_threads(arguments.threads)
+        torch.set_num_threads(1)
         rows = []
         for size, classes in SIZES.items():
             p, image = case(size, classes)
             rivals: dict[str, Callable[[], object]] = {
                 name: partial(refine, p, image, read_refiner(name), kind="probabilities") for name in REFINERS
             }
-            times = interleaved(rivals, seconds=arguments.seconds)
+            times = interleaved(rivals, seconds=arguments.seconds, clock=time.process_time)
             for name, seconds in medians(times).items():
                 row = {"size": size, "classes": classes, "refiner": name, "seconds": seconds, "calls": calls(times)}
                 rows.append({**row, "bytes": peak_memory(rivals[name])})
@@ -63,8 +64,8 @@ def main() -> None:
         cells = [f"{1000 * mine[r]['seconds']:.0f} ms, {mine[r]['bytes'] / 1e6:.0f} MB" for r in REFINERS]
         lines.append(line([f"{size[1]}×{size[0]}, {classes} classes", *cells]))
     at = found["stamp"]
-    foot = f"{at['processor']}, {at['threads']} threads, torch {at['torch']}, {at['date'][:10]}, commit {at['commit']}."
-    text = "\n".join([*lines, "", f"Median time and additional memory of one call. {foot}"])
+    foot = f"{at['processor']}, torch {at['torch']}, {at['date'][:10]}, commit {at['commit']}."
+    text = "\n".join([*lines, "", f"Median processor time of one call on one thread, and its memory. {foot}"])
     print(text)
     if arguments.table:
         replace_table(PAGE, "refiner-speed", text)
