@@ -152,6 +152,16 @@ def read(subject: str) -> list[Row]:
     return json.loads(path.read_text())["rows"] if path.is_file() else []
 
 
+def where(subject: str) -> str:
+    """On which machine the newest of these rows was made."""
+    path = RESULTS / f"{subject}.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text())["stamp"]
+    machine = f"{found['processor']}, torch {found['torch']}"
+    return f"\nNewest row: commit {found['commit']}, {machine}, {found['date'][:10]}.\n"
+
+
 def table(rows: Sequence[Row]) -> str:
     """The Markdown table of what exports where."""
     found = {(row["network"], row["format"]): row for row in rows}
@@ -199,8 +209,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path)
     words = parser.parse_args()
     if words.page is not None:
-        replace_table(words.page, "exports", table(read("exports")))
-        replace_table(words.page, "export-speed", speed_table(read("export_speed")))
+        replace_table(words.page, "exports", table(read("exports")) + where("exports"))
+        replace_table(words.page, "export-speed", speed_table(read("export_speed")) + where("export_speed"))
         return
     torch.set_num_threads(1)
     every = networks()
