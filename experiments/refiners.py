@@ -111,7 +111,7 @@ SETS: dict[str, Callable[[Path], Iterator[Case]]] = {
 
 
 def measure(cases: list[Case], classes: int, refiner: str) -> dict[str, float]:
-    """The numbers of one refiner on a set; milliseconds a picture are those of the refiner alone."""
+    """The numbers of one refiner on a set; ``ms`` is wall-clock, of the refiner alone."""
     seconds: list[float] = []
 
     def maps() -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -134,12 +134,12 @@ def mean_boundary_accuracy(found: Evaluation) -> float:
 
 def table(results: dict[str, Any]) -> str:
     """The Markdown table of all sets."""
-    head = ["masks", "refiner", *COLUMNS, "ms a picture"]
-    lines = [line(head), "|---|---|" + "---:|" * (len(COLUMNS) + 1)]
+    head = ["masks", "refiner", *COLUMNS]
+    lines = [line(head), "|---|---|" + "---:|" * len(COLUMNS)]
     for name, result in results.items():
         for i, (refiner, row) in enumerate(result["rows"].items()):
             values = [f"{100 * row[key]:.1f}" for key in COLUMNS.values()]
-            lines.append(line([name if i == 0 else "", f"`{refiner}`", *values, f"{row['ms']:.0f}"]))
+            lines.append(line([name if i == 0 else "", f"`{refiner}`", *values]))
     said = sorted(
         {
             f"commit {r['commit']}, torch {r['versions']['torch']}, {r['machine']['processor']}, "
