@@ -32,7 +32,7 @@ from crispseg.metrics import seam_difference
 from crispseg.runs import load_run
 
 WIDTH, CLASSES = 30_000, 19
-HEIGHTS = (1_536, 3_072)
+HEIGHTS = (1_536, 2_560)
 SEEN = Scenes(window=(1024, 1024), overlap=512)
 SIDE = 512
 """Of the windows on the picture that fits: many seams."""
@@ -175,12 +175,9 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(one(*arguments.one)))
         return
+    found = {"memory": memory()} if arguments.run is None else {"seams": seams(arguments.run, arguments.picture)}
     path = RESULTS / "large.json"
-    results = json.loads(path.read_text())["rows"] if path.exists() else {}
-    if arguments.run is None:
-        results["memory"] = memory()
-    else:
-        results["seams"] = seams(arguments.run, arguments.picture)
+    results = (json.loads(path.read_text())["rows"] if path.exists() else {}) | found
     save("large", results)
     if {"memory", "seams"} <= results.keys():
         fill(results)

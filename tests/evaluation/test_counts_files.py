@@ -161,7 +161,8 @@ def test_a_bad_file_is_told_before_anything_is_trained(folder, tmp_path, capsys)
     (tmp_path / "sdn.yaml").write_text(f"data: {{root: {folder}, workers: 0}}\nmodel: {{pretrained: false}}\n")
     for kind in ("images", "labels"):
         (tmp_path / "data" / kind).mkdir(parents=True)
-        (tmp_path / "data" / kind / "val").symlink_to(folder / "label", target_is_directory=True)
+        for split in ("train", "val"):
+            (tmp_path / "data" / kind / split).symlink_to(folder / "label", target_is_directory=True)
     write_classes(tmp_path / "data" / "classes.json", CLASSES)
     words = [tmp_path / "sdn.yaml", tmp_path / "bad.npz", "--data.root", tmp_path / "data"]
     assert compare(tmp_path / "out", *words) == 1
