@@ -31,8 +31,8 @@ from crispseg.evaluation import KINDS
 from crispseg.files import write_text
 from experiments.kept import HERE, RESULTS, Result, read
 
-PAGES = tuple(HERE.parent / "docs" / name for name in ("results.md", "studies.md", "results_archive.md"))
-"""Where tables are: six questions, every study, and the studies that others superseded."""
+PAGES = tuple(HERE.parent / "docs" / f"{page}.md" for page in ("results", "studies", "results_archive", "choosing"))
+"""Where tables are: six questions, every study, the studies that others superseded, and what to take."""
 COLUMNS: dict[str, Callable[[Result], float]] = {
     "mIoU": lambda r: r["miou"],
     "boundary F 1 px": lambda r: r["boundary_f"]["1"],
