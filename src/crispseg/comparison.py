@@ -57,7 +57,7 @@ RIVALS: dict[str, dict[str, Any]] = {
 }
 """What a network may have in SDN's place, by name, and what it changes in the config of the side without a neck."""
 FAMILIES = ("conv", "carafe", "boundary_weighted", "lovasz")
-"""The short list: the control, and of each family that is trained the one that did best in docs/choosing.md."""
+"""The short list: the control, and of each family that is trained one or two, until docs/choosing.md knows the best."""
 
 
 def _silent(items: Sequence[Any], what: str) -> Iterable[Any]:
