@@ -1,7 +1,7 @@
-"""Draw the picture of docs/refinement.md, a scene and its mask before and after ``crispseg refine``: python docs/draw_refine.py
+"""Draw the picture of docs/refinement.md, a scene and its mask before and after refining: python docs/draw_refine.py
 
-The scene is generated as for the demo, by other code than the refiner's training pictures. Its mask is the truth through
-a grid of stride 16. Not here: what refining gains (``experiments.refiners``).
+The scene is generated as for the demo, by other code than the refiner's training pictures. Its mask is the truth
+through a grid of stride 16. Not here: what refining gains (``experiments.refiners``).
 """
 
 from pathlib import Path
@@ -30,7 +30,9 @@ def main() -> None:
     white = torch.full((3, image.shape[1], GAP), 255, dtype=torch.uint8)
     row = torch.cat([panels[0], white, panels[1], white, panels[2]], dim=2)
     picture = Image.fromarray(row.permute(1, 2, 0).numpy())
-    picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(PICTURE, quality=80, method=6)
+    picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST).save(
+        PICTURE, quality=80, method=6
+    )
 
 
 if __name__ == "__main__":
