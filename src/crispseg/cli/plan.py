@@ -26,6 +26,12 @@ def flags() -> list[Flag]:
         Flag(name="--overwrite", switch=True, default=False, help="replace the file"),
         Flag(name="--data.layout", dest="layout", metavar="NAME", help="its layout", shown="what it looks like"),
         Flag(
+            name="--label2",
+            kind=path,
+            metavar="DIR",
+            help="a second annotator's masks, called as the labels: the human level, and tolerances from it",
+        ),
+        Flag(
             name="--minutes",
             kind=positive,
             metavar="N",
@@ -46,7 +52,7 @@ def run(arguments: Any) -> int:
     layout = arguments.layout or layout_of(arguments.root)
     look_at(from_dict({"data": {"root": str(arguments.root), "layout": layout}}))
     print(printable(f"crispseg: looking at {arguments.root}, and timing a few steps"), file=sys.stderr)
-    text = plan(arguments.root, layout, minutes=arguments.minutes).text()
+    text = plan(arguments.root, layout, minutes=arguments.minutes, second=arguments.label2).text()
     write_text(out, text)
     say(text)
     say(f"{out}: crispseg train --config {out} --out runs/mine")

@@ -24,11 +24,12 @@ from crispseg.errors import DataError, is_memory, printable
 from crispseg.limits import AUGMENTATION
 from crispseg.planning import rules
 from crispseg.planning.facts import DataFacts, data_facts, memory_gib
+from crispseg.planning.human import HumanLevel, human_level
 from crispseg.planning.rules import Choice
 from crispseg.progress import in_words
 from crispseg.training import Rehearsal, rehearse
 
-__all__ = ["Choice", "DataFacts", "Plan", "plan"]
+__all__ = ["Choice", "DataFacts", "HumanLevel", "Plan", "plan"]
 
 LOOKED_AT, SECONDS = 400, 20.0
 """Pictures of a split that are read, and for how long at most."""
@@ -41,7 +42,7 @@ class Plan:
     """What is to be trained, and why: ``tree`` is a config's, ``choices`` are its values with their reasons.
 
     ``given``: what was said beforehand, and stands; a config's tree too. ``seconds``: what a training is expected to
-    take, by the rehearsal on this machine.
+    take, by the rehearsal on this machine. ``human``: how far two annotators agree, where there are two.
     """
 
     root: str
@@ -51,6 +52,7 @@ class Plan:
     given: Mapping[str, Any]
     rehearsal: Rehearsal
     seconds: float
+    human: HumanLevel | None = None
 
     def tree(self) -> dict[str, Any]:
         """Return the config as a tree of plain values."""
@@ -65,15 +67,22 @@ class Plan:
         return tree
 
     def notes(self) -> list[str]:
-        """Return what a config does not hold: void, tolerances, groups, and the time."""
-        facts, r = self.facts, self.rehearsal
-        tolerances = " ".join(map(str, rules.tolerances(facts.size)))
+        """Return what a config does not hold: void, tolerances, the human level, groups, and the time."""
+        facts, r, human = self.facts, self.rehearsal, self.human
+        tolerances = " ".join(map(str, rules.tolerances(facts.size, human)))
         height, width = facts.size
+        of_size = f"2 % of the diagonal of {width}×{height}"
+        why = f"1 px, 0.75 % and {of_size}" if human is None else f"from the human level below, and {of_size}"
         lines = [
             f"void: {facts.void:.1%} of the pixels, label {facts.classes.ignore_index}; they count nowhere",
-            f"tolerances of this data: --tolerances {tolerances} of evaluate and compare (1 px, 0.75 % and 2 % of the "
-            f"diagonal of {width}×{height})",
+            f"tolerances of this data: --tolerances {tolerances} of evaluate and compare ({why})",
         ]
+        if human is not None:
+            agree = ", ".join(f"{100 * f:.0f} at {t} px" for t, f in human.boundary_f.items() if f == f)
+            lines.append(
+                f"human level: two annotators of {human.pictures} pictures agree in mIoU {100 * human.miou:.1f} %, "
+                f"boundary F in %: {agree}; above that, labels cannot say which model is better"
+            )
         if facts.group is None:
             lines.append("groups: the names in val do not say which pictures belong together")
         else:
@@ -101,6 +110,7 @@ def plan(
     *,
     given: Mapping[str, Any] | None = None,
     minutes: float | None = None,
+    second: str | Path | None = None,
 ) -> Plan:
     """Read a part of a data set, time a few steps, and say how to train on it.
 
@@ -112,13 +122,18 @@ def plan(
         A part of a config's tree that stands, such as ``{"model": {"factory": "net.py:make"}}``, whose file is run.
     minutes
         What a training may take; it gets fewer epochs if it would take longer, unless they are ``given``.
+    second
+        A folder with a second annotator's masks, called as labels of any split are: for the human level.
 
     Raises
     ------
     DataError
         The data set is not what it has to be, or the network does not fit into memory with a batch of one.
+    UsageError
+        ``second`` is no folder.
     """
     layout = layout or guess_layout(root)
+    human = None if second is None else human_level(Path(second), Path(root), layout)
     (train,), count = look(root, layout, ("train",), most=LOOKED_AT, seconds=SECONDS)
     val, classes = find_samples(root, "val", layout)
     facts = data_facts(train, classes, count["train"], [sample.name for sample in val])
@@ -133,6 +148,7 @@ def plan(
     neck = [] if said.get("model.neck") == "none" else rules.of_neck()
     loading = rules.of_loading(facts, seen or facts.size, os.cpu_count() or 1, memory_gib())
     idle = {f"data.{name}" for name in AUGMENTATION} if said.get("data.transforms") else set()
+    idle |= {"training.validate_window"} if said.get("data.size") else set()
     for parts in [said["training.accumulate"]] if "training.accumulate" in said else PARTS:
         choices = [*pictures, *loading, *network, *neck, *rules.of_learning(facts, batch, min(parts, batch), own=own)]
         made = Plan(
@@ -143,6 +159,7 @@ def plan(
             given=given,
             rehearsal=NOT_YET,
             seconds=0,
+            human=human,
         )
         try:
             rehearsal = rehearse(configs.from_dict(made.tree()))
