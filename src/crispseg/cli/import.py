@@ -8,6 +8,7 @@ import.json, which names everything that was left out, and why. Then: crispseg d
 Of shapes that overlap the larger lies below. A pixel belongs to a shape if its centre does.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -72,7 +73,7 @@ def run(arguments: Any) -> int:
         say(f"left out: {first}: {why}" + (f" (and {count - 1} more)" if count > 1 else ""))
     if report.dropped:
         say(f"{len(report.dropped)} left out in all; {arguments.out}/import.json names each")
-    say(f"next: crispseg doctor {arguments.out}")
+    say(f"next: crispseg doctor {shlex.quote(str(arguments.out))}")
     return 0
 
 

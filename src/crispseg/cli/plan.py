@@ -7,6 +7,7 @@ machine. Each line of plan.yaml says from which fact it came; edit what you know
 crispseg train ROOT --out runs/mine.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,5 +56,5 @@ def run(arguments: Any) -> int:
     text = plan(arguments.root, layout, minutes=arguments.minutes, second=arguments.label2).text()
     write_text(out, text)
     say(text)
-    say(f"{out}: crispseg train --config {out} --out runs/mine")
+    say(f"next: crispseg train --config {shlex.quote(str(out))} --out runs/mine")
     return 0

@@ -11,6 +11,7 @@ with it. Every key of a config file is a flag. runs/mine will hold model.safeten
 tensorboard/ (tensorboard --logdir runs); then: crispseg evaluate --run runs/mine.
 """
 
+import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -100,6 +101,8 @@ def run(arguments: Any) -> int:
         f"{out}: finished {steps} step{'s' * (steps != 1)}{of} in {metrics['seconds']:.0f} s; "
         f"best val mIoU {best:.3f}, reached at step {metrics['best_step']}"
     )
+    code = "" if config.model.factory is None else f" --model {shlex.quote(config.model.factory)}"
+    say(f"next: crispseg evaluate --run {shlex.quote(str(out))}{code}")
     return 0
 
 

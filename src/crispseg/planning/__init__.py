@@ -3,7 +3,6 @@
 Not here: reading the data (``crispseg.data.doctor``), the command (``crispseg.cli.plan``).
 """
 
-import dataclasses
 import math
 import os
 import shlex
@@ -16,7 +15,6 @@ import torch
 import yaml
 
 from crispseg import config as configs
-from crispseg.config import Config
 from crispseg.data import find_samples
 from crispseg.data.doctor import look
 from crispseg.data.layouts import guess_layout
@@ -149,54 +147,39 @@ def plan(
     loading = rules.of_loading(facts, seen or facts.size, os.cpu_count() or 1, memory_gib())
     idle = {f"data.{name}" for name in AUGMENTATION} if said.get("data.transforms") else set()
     idle |= {"training.validate_window"} if said.get("data.size") else set()
-    for parts in [said["training.accumulate"]] if "training.accumulate" in said else PARTS:
-        choices = [*pictures, *loading, *network, *neck, *rules.of_learning(facts, batch, min(parts, batch), own=own)]
-        made = Plan(
+
+    def made(parts: int, epochs: int, rehearsal: Rehearsal, minutes: float | None = None) -> Plan:
+        learning = rules.of_learning(facts, batch, min(parts, batch), epochs, minutes=minutes, own=own)
+        choices = [*pictures, *loading, *network, *neck, *learning]
+        return Plan(
             root=str(root),
             layout=layout,
             facts=facts,
             choices=tuple(choice for choice in choices if choice.key not in said.keys() | idle),
             given=given,
-            rehearsal=NOT_YET,
-            seconds=0,
+            rehearsal=rehearsal,
+            seconds=seconds(epochs, rehearsal),
             human=human,
         )
+
+    def seconds(epochs: int, rehearsal: Rehearsal) -> float:
+        validations = math.ceil(epochs / said.get("training.validate_every", rules.every(epochs)))
+        steps = math.ceil(epochs * facts.images / batch)
+        return steps * rehearsal.step + validations * facts.val_images * rehearsal.picture
+
+    epochs = said.get("training.epochs", rules.epochs_of(facts))
+    for parts in [said["training.accumulate"]] if "training.accumulate" in said else PARTS:
         try:
-            rehearsal = rehearse(configs.from_dict(made.tree()))
+            rehearsal = rehearse(configs.from_dict(made(parts, epochs, NOT_YET).tree()))
         except (RuntimeError, MemoryError) as error:
             if not is_memory(error):
                 raise
             continue
-        return _timed(made, rehearsal, minutes)
+        if minutes is None or "training.epochs" in said or seconds(epochs, rehearsal) <= 60 * minutes:
+            return made(parts, epochs, rehearsal)
+        fits = (fewer for fewer in range(epochs - 1, 1, -1) if seconds(fewer, rehearsal) <= 60 * minutes)
+        return made(parts, next(fits, 1), rehearsal, minutes)
     raise DataError(f"{root}: a batch of {batch} does not fit in memory, nor do parts of it; take smaller crops")
-
-
-def _timed(made: Plan, rehearsal: Rehearsal, minutes: float | None) -> Plan:
-    """The plan with its time, and with fewer epochs if that is more than ``minutes``."""
-    config = configs.from_dict(made.tree())
-    epochs, seconds = config.training.epochs, _seconds(config, made.facts, rehearsal)
-    choices = made.choices
-    given = "training.epochs" in configs.leaves(dict(made.given))
-    if minutes is not None and seconds > 60 * minutes and not given:
-        fewer = max(1, math.floor(epochs * 60 * minutes / seconds))
-        config = dataclasses.replace(
-            config,
-            training=dataclasses.replace(
-                config.training, epochs=fewer, validate_every=max(1, fewer // rules.VALIDATIONS)
-            ),
-        )
-        why = f"what {minutes:g} minutes allow, of {epochs} that such pictures want"
-        new = {"training.epochs": (fewer, why), "training.validate_every": (config.training.validate_every, "")}
-        choices = tuple(Choice(c.key, new[c.key][0], new[c.key][1] or c.why) if c.key in new else c for c in choices)
-        seconds = _seconds(config, made.facts, rehearsal)
-    return dataclasses.replace(made, choices=choices, rehearsal=rehearsal, seconds=seconds)
-
-
-def _seconds(config: Config, facts: DataFacts, rehearsal: Rehearsal) -> float:
-    t = config.training
-    validations = math.ceil(t.epochs / t.validate_every)
-    steps = math.ceil(t.epochs * facts.images / t.batch_size)
-    return steps * rehearsal.step + validations * facts.val_images * rehearsal.picture
 
 
 def _in_a_line(text: str) -> str:

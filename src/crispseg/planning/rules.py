@@ -87,24 +87,40 @@ def of_loading(facts: DataFacts, seen: Size, cores: int, memory: float) -> list[
     ]
 
 
-def of_learning(facts: DataFacts, batch: int, parts: int, *, own: bool = False) -> list[Choice]:
-    """Batch, epochs, learning rate, classes. ``own``: the network is not the one that the recipes were tuned with."""
+def epochs_of(facts: DataFacts) -> int:
+    """Epochs that such pictures want: as many steps as the tuned recipe of their kind."""
+    return min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS[facts.together > SCENE] * BATCH / facts.images)))
+
+
+def every(epochs: int) -> int:
+    """Epochs between validations."""
+    return max(1, round(epochs / VALIDATIONS))
+
+
+def of_learning(
+    facts: DataFacts, batch: int, parts: int, epochs: int, *, minutes: float | None = None, own: bool = False
+) -> list[Choice]:
+    """Batch, epochs, learning rate, classes.
+
+    ``minutes``: what made the epochs fewer than such pictures want. ``own``: the network is not the one that the
+    recipes were tuned with.
+    """
     scene = facts.together > SCENE
     kind = "scenes, as CamVid" if scene else "objects, as ECSSD"
-    epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS[scene] * BATCH / facts.images)))
     steps = math.ceil(epochs * facts.images / batch)
     lr = float(f"{(LR_OF_OTHERS if own else LR[scene]) * math.sqrt(batch / BATCH):.2g}")
     tuned = "usual for AdamW, not tuned for this network" if own else f"as tuned on {kind}"
+    wanted = f"{facts.together:g} classes in a picture: {kind}, {STEPS[scene]}"
+    if minutes is not None:
+        wanted = f"what {minutes:g} min allow, of {epochs_of(facts)} that such pictures want"
     return [
         Choice("training.batch_size", batch, "as tuned" if batch == BATCH else f"tuned: {BATCH}"),
         Choice("training.accumulate", parts, "a batch fits in memory" if parts == 1 else "for less memory"),
-        Choice(
-            "training.epochs", epochs, f"{steps} steps; {facts.together:g} classes in a picture: {kind}, {STEPS[scene]}"
-        ),
+        Choice("training.epochs", epochs, f"{steps} steps; {wanted}"),
         Choice("training.lr", lr, f"{tuned}, by √(batch / {BATCH}); no range test was made"),
         Choice("training.encoder_lr", 0.5, "as tuned"),
         Choice("training.ema", 0.995 if steps < 3000 else 0.998, f"{steps} steps"),
-        Choice("training.validate_every", max(1, epochs // VALIDATIONS), f"about {VALIDATIONS} validations"),
+        Choice("training.validate_every", every(epochs), f"about {VALIDATIONS} validations"),
         Choice("training.class_weights", "none", _rare(facts)),
     ]
 

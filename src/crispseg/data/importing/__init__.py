@@ -156,6 +156,7 @@ def _write(
     with tempfile.TemporaryDirectory(prefix=".crispseg-import-", dir=out.parent) as folder:
         made = Path(folder, "set")
         taken: set[tuple[str, str]] = set()
+        before = len(read.dropped.entries)
         for key, (short, entry) in track(entries.items(), len(entries)):
             split = splits[key]
             name = key if (split, short) in taken else short
@@ -166,7 +167,7 @@ def _write(
             except DataError as error:
                 read.dropped.add(entry.image, str(error).replace(folder, ""))
         if not counts:
-            raise DataError(f"{root}: no picture could be read; the first: {': '.join(read.dropped.entries[-1])}")
+            raise DataError(f"{root}: no picture could be read; the first: {': '.join(read.dropped.entries[before])}")
         write_classes(made / "classes.json", classes)
         report = Report(
             str(root), read.format, classes.names, classes.ignore_index,
