@@ -253,7 +253,8 @@ def test_compare_without_a_config_plans_first(made, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["compare", made.root, *FLAGS, "--seeds", "0", "--samples", "100", "--out", str(out)]
     assert main(words) == 0
-    assert f"planned: {out / 'plan.yaml'}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"planned: {out / 'plan.yaml'}" in error and re.search(r"2 trainings: about \d+ (s|min) in all", error)
     sides = [config.read(out / f"{side}-sdn.yaml") for side in ("without", "with")]
     assert [side.model.neck for side in sides] == ["none", "sdn"] and sides[0].data.scale == (0.8, 1.25)
     assert list(json.loads((out / "compare.json").read_text())["verdicts"]) == ["with-sdn"]

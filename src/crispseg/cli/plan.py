@@ -33,6 +33,12 @@ def flags() -> list[Flag]:
             help="a second annotator's masks, called as the labels: the human level, and tolerances from it",
         ),
         Flag(
+            name="--range-test",
+            switch=True,
+            default=False,
+            help="take the learning rate from 60 steps at rising rates (Smith 2017), which takes as long as 60 steps",
+        ),
+        Flag(
             name="--minutes",
             kind=positive,
             metavar="N",
@@ -53,7 +59,14 @@ def run(arguments: Any) -> int:
     layout = arguments.layout or layout_of(arguments.root)
     look_at(from_dict({"data": {"root": str(arguments.root), "layout": layout}}))
     print(printable(f"crispseg: looking at {arguments.root}, and timing a few steps"), file=sys.stderr)
-    text = plan(arguments.root, layout, minutes=arguments.minutes, second=arguments.label2).text()
+    made = plan(
+        arguments.root,
+        layout,
+        minutes=arguments.minutes,
+        second=arguments.label2,
+        ranged=arguments.range_test,
+    )
+    text = made.text()
     write_text(out, text)
     say(text)
     say(f"next: crispseg train --config {shlex.quote(str(out))} --out runs/mine")

@@ -23,15 +23,18 @@ from crispseg.limits import AUGMENTATION
 from crispseg.planning import rules
 from crispseg.planning.facts import DataFacts, data_facts, memory_gib
 from crispseg.planning.human import HumanLevel, human_level
+from crispseg.planning.rate import rate_of
 from crispseg.planning.rules import Choice
 from crispseg.progress import in_words
-from crispseg.training import Rehearsal, rehearse
+from crispseg.training import Rehearsal, range_test, rehearse
 
 __all__ = ["Choice", "DataFacts", "HumanLevel", "Plan", "plan"]
 
 LOOKED_AT, SECONDS = 400, 20.0
 """Pictures of a split that are read, and for how long at most."""
 PARTS = (1, 2, 4, 8)
+STEPS = 60
+"""Of a range test."""
 NOT_YET = Rehearsal(step=0, picture=0, device="", threads=0, parameters=0)
 
 
@@ -109,6 +112,7 @@ def plan(
     given: Mapping[str, Any] | None = None,
     minutes: float | None = None,
     second: str | Path | None = None,
+    ranged: bool = False,
 ) -> Plan:
     """Read a part of a data set, time a few steps, and say how to train on it.
 
@@ -122,6 +126,9 @@ def plan(
         What a training may take; it gets fewer epochs if it would take longer, unless they are ``given``.
     second
         A folder with a second annotator's masks, called as labels of any split are: for the human level.
+    ranged
+        Take the learning rate from a range test, :data:`STEPS` steps at rising rates, unless it is ``given`` or
+        nothing is learned in them.
 
     Raises
     ------
@@ -148,8 +155,13 @@ def plan(
     idle = {f"data.{name}" for name in AUGMENTATION} if said.get("data.transforms") else set()
     idle |= {"training.validate_window"} if said.get("data.size") else set()
 
+    rate: float | None = None
+    tested = ranged and "training.lr" not in said
+
     def made(parts: int, epochs: int, rehearsal: Rehearsal, minutes: float | None = None) -> Plan:
-        learning = rules.of_learning(facts, batch, min(parts, batch), epochs, minutes=minutes, own=own)
+        learning = rules.of_learning(
+            facts, batch, min(parts, batch), epochs, minutes=minutes, own=own, rate=rate, tested=tested
+        )
         choices = [*pictures, *loading, *network, *neck, *learning]
         return Plan(
             root=str(root),
@@ -175,6 +187,8 @@ def plan(
             if not is_memory(error):
                 raise
             continue
+        if tested:
+            rate = rate_of(range_test(configs.from_dict(made(parts, epochs, rehearsal).tree()), steps=STEPS))
         if minutes is None or "training.epochs" in said or seconds(epochs, rehearsal) <= 60 * minutes:
             return made(parts, epochs, rehearsal)
         fits = (fewer for fewer in range(epochs - 1, 1, -1) if seconds(fewer, rehearsal) <= 60 * minutes)

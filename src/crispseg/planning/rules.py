@@ -98,18 +98,31 @@ def every(epochs: int) -> int:
 
 
 def of_learning(
-    facts: DataFacts, batch: int, parts: int, epochs: int, *, minutes: float | None = None, own: bool = False
+    facts: DataFacts,
+    batch: int,
+    parts: int,
+    epochs: int,
+    *,
+    minutes: float | None = None,
+    own: bool = False,
+    rate: float | None = None,
+    tested: bool = False,
 ) -> list[Choice]:
     """Batch, epochs, learning rate, classes.
 
     ``minutes``: what made the epochs fewer than such pictures want. ``own``: the network is not the one that the
-    recipes were tuned with.
+    recipes were tuned with. ``rate``: what a range test recommends, if one was made (``tested``)
+    and said anything.
     """
     scene = facts.together > SCENE
     kind = "scenes, as CamVid" if scene else "objects, as ECSSD"
     steps = math.ceil(epochs * facts.images / batch)
     lr = float(f"{(LR_OF_OTHERS if own else LR[scene]) * math.sqrt(batch / BATCH):.2g}")
     tuned = "usual for AdamW, not tuned for this network" if own else f"as tuned on {kind}"
+    test = "the range test learned nothing" if tested else "crispseg plan --range-test tries it"
+    why = f"{tuned}, by √(batch / {BATCH}); {test}"
+    if rate is not None:
+        lr, why = rate, f"by a range test; {lr:g} would be {tuned}"
     wanted = f"{facts.together:g} classes in a picture: {kind}, {STEPS[scene]}"
     if minutes is not None:
         wanted = f"what {minutes:g} min allow, of {epochs_of(facts)} that such pictures want"
@@ -117,7 +130,7 @@ def of_learning(
         Choice("training.batch_size", batch, "as tuned" if batch == BATCH else f"tuned: {BATCH}"),
         Choice("training.accumulate", parts, "a batch fits in memory" if parts == 1 else "for less memory"),
         Choice("training.epochs", epochs, f"{steps} steps; {wanted}"),
-        Choice("training.lr", lr, f"{tuned}, by √(batch / {BATCH}); no range test was made"),
+        Choice("training.lr", lr, why),
         Choice("training.encoder_lr", 0.5, "as tuned"),
         Choice("training.ema", 0.995 if steps < 3000 else 0.998, f"{steps} steps"),
         Choice("training.validate_every", every(epochs), f"about {VALIDATIONS} validations"),

@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch.utils.data import default_collate
 
-from crispseg import runs
 from crispseg.config import Config
 from crispseg.losses import Criterion
 from crispseg.training import loop, optimisation, sources
@@ -34,11 +33,13 @@ def range_test(config: Config, *, steps: int = 60, low: float = 1e-5, high: floa
     fabric, t = loop._fabric(config), config.training
     train_set, _ = sources.data_sets(config.data)
     torch.manual_seed(config.seed)
-    model = runs.make_model(config, len(train_set.classes)).to(memory_format=torch.channels_last)
+    model = loop._network(config, train_set.classes, resumed=False).to(memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t))
+    weights = sources.weights_of_classes(config, train_set)
     criterion = Criterion(
         kind=t.loss,
         ignore_index=train_set.classes.ignore_index,
+        class_weights=None if weights is None else fabric.to_device(weights),
         aux_weight=t.aux_weight,
         weights=cast(Any, t.losses),
     )
