@@ -355,7 +355,9 @@ def test_pictures_that_are_none_are_left_out_and_a_set_of_them_is_an_error(root,
         brought(root, out)
     Image.fromarray(np.zeros((H, W), np.uint16)).save(root / "train2017/a.png")
     coco(root, [], images=[{"id": 7, "file_name": "a.png"}])
-    with pytest.raises(DataError, match="the first: .*expected 8 bits a channel, found a picture of mode I;16"):
+    with pytest.raises(
+        DataError, match=r"the first: \S+a.png: expected 8 bits a channel, found a picture of mode I;16"
+    ):
         brought(root, out)
 
 

@@ -64,7 +64,8 @@ def run(arguments: Any) -> int:
         track=_progress,
     )
     counts = ", ".join(f"{name} {count}" for name, count in report.images.items())
-    say(f"{arguments.source}: {report.format}, {sum(report.images.values())} pictures ({counts}; {report.split})")
+    total = sum(report.images.values())
+    say(f"{arguments.source}: {report.format}, {total} picture{'s' * (total != 1)} ({counts}; {report.split})")
     say(f"classes: {', '.join(report.classes)}; void {report.ignore_index}")
     for note in report.notes:
         say(note)

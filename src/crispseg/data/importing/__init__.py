@@ -165,7 +165,7 @@ def _write(
                 _write_entry(made, name, entry, split, read, classes, values, link)
                 counts[split] += 1
             except DataError as error:
-                read.dropped.add(entry.image, str(error).replace(folder, ""))
+                read.dropped.add(entry.image, str(error).replace(folder, "").removeprefix(f"{entry.image}: "))
         if not counts:
             raise DataError(f"{root}: no picture could be read; the first: {': '.join(read.dropped.entries[before])}")
         write_classes(made / "classes.json", classes)
