@@ -169,8 +169,7 @@ def run_comparison(
     # First, so that a bad file is told before anything is trained.
     counted = {c.name: [read_counts(path) for path in c.paths] for c in contenders if c.kind == "counts"}
     for c in contenders:
-        if c.kind == "config":
-            check_contender(c, root)
+        check_contender(c, root)
     trained = [train_contender(c, seeds, root, out / "runs") if c.kind == "config" else c for c in contenders]
     sides: dict[str, list[Evaluation]] = {}
     masks: dict[str, tuple[Path, ...]] = {}

@@ -180,6 +180,8 @@ class TrainingConfig:
         class_weights: Weights of the classes in the cross-entropy, from their pixel counts or given.
         aux_weight: Weight of each auxiliary head's loss, the host's first answer before a neck at its head included.
         validate_every: Epochs between validations.
+        validate_window: (height, width) of a sliding window by which validation sees a picture, in steps of half of it,
+            for pictures much larger than a crop; null: each in one piece.
         patience: Stop after so many validations in a row without a better mIoU; null: never.
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
         accelerator: "auto", "cpu", "cuda", or "mps" (Apple's GPU).
@@ -205,6 +207,7 @@ class TrainingConfig:
     class_weights: Literal["none", "median_frequency", "inverse_sqrt"] | tuple[float, ...] = "none"
     aux_weight: float = 0.4
     validate_every: int = 1
+    validate_window: tuple[int, int] | None = None
     patience: int | None = None
     checkpoint_every: int = 100
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -247,6 +250,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self, "")
+        window, size = self.training.validate_window, self.data.size
+        if window is not None and size is not None and window[0] >= size[0] and window[1] >= size[1]:
+            raise UsageError(
+                f"training.validate_window {said(window)} does not apply: it covers a whole picture of data.size "
+                f"{said(size)}"
+            )
         if self.model.factory is None and (why := idle_loss(self.model.decoder, self.training)):
             raise UsageError(why)
 

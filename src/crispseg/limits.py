@@ -125,6 +125,7 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "training.aux_weight": _at_least(0),
     "training.validate_every": _at_least(1),
+    "training.validate_window": _SIDES,
     "training.losses": (
         f"a mapping of losses to weights of at least 0, one of them positive; known: {', '.join(LOSSES)}",
         lambda value: (

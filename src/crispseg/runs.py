@@ -22,6 +22,7 @@ the model. Not here: training and evaluation.
 
 import dataclasses
 import importlib.util
+import json
 import os
 import platform
 import subprocess
@@ -38,16 +39,18 @@ from crispseg import config as configs
 from crispseg import manifest
 from crispseg.config import Config, ModelConfig
 from crispseg.data import ClassSet, read_classes
-from crispseg.errors import DataError, UsageError, in_a_line
+from crispseg.errors import DataError, UsageError, in_a_line, printable
 from crispseg.exported import SUFFIXES, read_exported
 from crispseg.models import SegmentationNetwork, build_model
 from crispseg.models.factory import read_code
 from crispseg.models.hosts.published import nothing_fetched
 from crispseg.models.user import user_model
+from crispseg.progress import say
 
 FILES = ("config.yaml", "classes.json", "model.safetensors")
+METRICS = "metrics.json"
 CODE, TRANSFORMS = "factory.py", "transforms.py"
-WRITTEN = (*FILES, "environment.json", "metrics.json", "log.csv", CODE, TRANSFORMS, "checkpoints", "tensorboard")
+WRITTEN = (*FILES, "environment.json", METRICS, "log.csv", CODE, TRANSFORMS, "checkpoints", "tensorboard")
 """What a training writes into its folder."""
 
 
@@ -100,7 +103,31 @@ def load_run(path: str | os.PathLike[str], *, factory: str | None = None) -> Run
         model.load_state_dict(load_file(weights))
     except Exception as error:
         raise DataError(f"{weights}: not the weights of this run's config ({in_a_line(error)})") from error
+    if (why := unfinished(path)) is not None:
+        say(f"crispseg: warning: {printable(why)}")
     return Run(path=path, config=config, classes=classes, model=model.eval())
+
+
+def unfinished(path: Path) -> str | None:
+    """Say that the run in ``path`` was prolonged and has not finished since; None if its weights are its config's.
+
+    DataError, naming the file, if its metrics are damaged. A folder without metrics is taken as finished.
+    """
+    file = path / METRICS
+    if not file.is_file():
+        return None
+    manifest.check(path, METRICS)
+    try:
+        trained = json.loads(file.read_text(encoding="utf-8")).get("epochs")
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{file}: not the metrics of a run ({in_a_line(error)})") from error
+    wanted = configs.read(path / "config.yaml").training.epochs
+    if trained in (None, wanted):
+        return None
+    return (
+        f"{path}: prolonged to {wanted} epochs and not finished; its weights are those of {trained}. "
+        f"To finish it: crispseg train --resume {path}"
+    )
 
 
 def is_exported(path: Path) -> bool:

@@ -223,6 +223,16 @@ def test_colours_by_a_table(root, out, name, palette):
     assert len(report.dropped) == 1 and "holds rgb(7, 7, 7) in 768 pixels" in report.dropped[0][1]
 
 
+def test_indices_beside_a_table_of_colours_are_read_in_its_order(root, out):
+    picture(root / "images/a.jpg")
+    mask(root / "masks/a.png", block(2, 2, 12, 12, 2))
+    (root / "labelmap.txt").write_bytes(TABLES["labelmap.txt"].replace("\n", "\r\n").encode())
+    report = brought(root, out)
+    assert report.classes == ("background", "road", "bike lane")
+    assert np.array_equal(label(out, "train", "a"), block(2, 2, 12, 12, 2))
+    assert any("read in the order of the table" in note for note in report.notes)
+
+
 def test_pascal_voc_with_its_lists_and_border(root, out):
     index = block(2, 2, 12, 12, 15)
     index[12] = 255

@@ -92,7 +92,7 @@ def test_no_gain_is_called_no_evidence(folder, tmp_path, capsys):
     code, result = compare(folder, tmp_path, str(folder / "even"), str(folder / "odd"))
     assert code == 0
     assert result["differences"]["odd"]["miou"]["verdict"] == "no evidence of a difference"
-    sentence = "these two networks differ by mIoU −0.0 points"
+    sentence = "no evidence that these two networks differ: mIoU −0.0 points"
     assert sentence in result["verdicts"]["odd"]
     assert sentence in capsys.readouterr().out
     assert "better" not in result["verdicts"]["odd"]

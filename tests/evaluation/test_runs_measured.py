@@ -1,5 +1,6 @@
 """Trained runs through ``evaluate`` and ``compare``: the same numbers both ways, a config trained once a seed."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from crispseg import config as configs
 from crispseg.cli import main
 from crispseg.config import Config, DataConfig, ModelConfig, TrainingConfig
-from crispseg.training import train
+from crispseg.evaluation import Contender, train_contender
+from crispseg.training import loop, train
 
 
 def small(scenes, neck):
@@ -101,3 +103,48 @@ def test_a_run_is_measured_refined_as_its_masks_are_predicted(compared, scenes, 
         found.append(json.loads((tmp_path / "out.json").read_text()))
     assert found[0]["miou"] == found[1]["miou"]
     assert found[0]["source"]["seen"]["refine"] == "diffusion:steps=40,step=0.25,scale=0.3"
+
+
+@pytest.fixture
+def prolonged(scenes, tmp_path, monkeypatch):
+    """A run of one epoch that was prolonged to two, and killed before its next step."""
+    run = tmp_path / "runs" / "a-seed0"
+    train(dataclasses.replace(small(scenes, "none"), seed=0), run, resume=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(["train", "--resume", str(run), "--training.epochs", "2"]) == 130
+    return run
+
+
+def test_a_run_that_was_prolonged_and_killed_is_not_taken_as_finished(prolonged, compared, scenes, tmp_path, capsys):
+    said = f"{prolonged}: prolonged to 2 epochs and not finished; its weights are those of 1"
+    words = ["compare", str(compared / "none"), str(prolonged), "--samples", "100", "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+    photos = str(scenes / "images" / "test")
+    for use in (["evaluate"], ["predict", photos, "--out", str(tmp_path / "masks")]):
+        assert main([*use, "--run", str(prolonged), "--device", "cpu"]) == 0
+        error = capsys.readouterr().err
+        assert f"warning: {said}" in error and f"crispseg train --resume {prolonged}" in error
+    start_from = ["train", "--from", str(prolonged), "--data.root", str(scenes), "--out", str(tmp_path / "new")]
+    assert main([*start_from, "--data.crop", "32", "32", "--training.epochs", "1"]) == 0
+    assert f"warning: {said}" in capsys.readouterr().err
+    assert main(["train", "--resume", str(prolonged)]) == 0
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    assert "prolonged" not in capsys.readouterr().err
+
+
+def test_a_comparison_of_configs_goes_on_with_a_prolonged_run(prolonged, scenes, tmp_path):
+    config = small(scenes, "none")
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=2))
+    configs.write(config, tmp_path / "a.yaml")
+    train_contender(Contender("a", "config", (tmp_path / "a.yaml",)), [0], None, tmp_path / "runs")
+    metrics = json.loads((prolonged / "metrics.json").read_text())
+    assert (metrics["epochs"], metrics["steps"]) == (2, 4)
+
+
+def test_damaged_metrics_are_named(prolonged, capsys):
+    (prolonged / "manifest.json").unlink()
+    (prolonged / "metrics.json").write_text("[]")
+    assert main(["evaluate", "--run", str(prolonged), "--device", "cpu"]) == 1
+    assert "metrics.json: not the metrics of a run" in capsys.readouterr().err

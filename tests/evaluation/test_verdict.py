@@ -36,6 +36,8 @@ def test_one_training_each_says_nothing_of_methods():
     assert sentence.endswith("one training each cannot tell the methods apart.")
     assert "better" not in sentence and "worse" not in sentence
     assert BETTER.as_json(networks=True)["verdict"] == "these networks differ"
+    neither = Difference("miou", 0.004, -0.002, 0.011, 0.2)
+    assert "no evidence that these two networks differ: mIoU +0.4 points" in said(neither, trainings=(1, 1))
     assert said(BETTER, trainings=(1, 5)).startswith("b is better than a")
 
 

@@ -43,12 +43,16 @@ CAMVID = DataFacts(
 )
 
 
+def learning(facts, batch):
+    return rules.of_learning(facts, batch, 1, rules.epochs_of(facts))
+
+
 def values(choices):
     return {choice.key: choice.value for choice in choices}
 
 
 def test_the_recipe_that_was_tuned_on_camvid_is_found_again():
-    found = values([*rules.of_pictures(CAMVID, "cpu"), *rules.of_learning(CAMVID, 8, 1)])
+    found = values([*rules.of_pictures(CAMVID, "cpu"), *learning(CAMVID, 8)])
     assert found["data.size"] == (188, 252)  # a half, but for rounding
     assert found["data.crop"] == (160, 224)
     assert (found["training.epochs"], found["training.lr"], found["training.batch_size"]) == (39, 4e-3, 8)
@@ -57,7 +61,7 @@ def test_the_recipe_that_was_tuned_on_camvid_is_found_again():
 
 def test_objects_and_pictures_of_every_size_get_what_was_tuned_on_ecssd():
     ecssd = dataclasses.replace(CAMVID, images=600, size=(300, 400), one_size=False, one_shape=False, together=2)
-    found = values([*rules.of_pictures(ecssd, "cpu"), *rules.of_learning(ecssd, 8, 1)])
+    found = values([*rules.of_pictures(ecssd, "cpu"), *learning(ecssd, 8)])
     assert found["data.size"] is None
     assert (found["data.scale"], found["training.epochs"], found["training.lr"]) == ((0.48, 1.25), 10, 1e-3)
 
@@ -71,10 +75,10 @@ def test_what_a_gpu_and_small_pictures_change():
     small = dataclasses.replace(CAMVID, size=(48, 64))
     assert values(rules.of_pictures(small, "cpu"))["data.crop"] == (64, 64)  # at least two of the coarsest cells
     many = dataclasses.replace(CAMVID, images=100_000)
-    assert values(rules.of_learning(many, 8, 1))["training.epochs"] == 2
-    assert values(rules.of_learning(many, 2, 1))["training.lr"] == 2e-3  # by the root of the batch
+    assert values(learning(many, 8))["training.epochs"] == 2
+    assert values(learning(many, 2))["training.lr"] == 2e-3  # by the root of the batch
     few = dataclasses.replace(CAMVID, images=10)
-    assert values(rules.of_learning(few, 8, 1))["training.epochs"] == 300
+    assert values(learning(few, 8))["training.epochs"] == 300
     assert values(rules.of_loading(many, (360, 480), 4, 16.0))["data.workers"] == 3
 
 
@@ -127,7 +131,7 @@ def test_the_file_is_a_config_whose_every_planned_line_says_why(made, tmp_path):
 def test_a_name_cannot_write_a_line_of_the_config(made):
     evil = ClassSet(("a", "b\nmodel: {factory: 'evil.py:run'}\x1b[31m\u2028c: d"), default_palette(2))
     facts = dataclasses.replace(made.facts, classes=evil, size=(600, 800), shares=(0.999, 0.001))
-    choices = (*rules.of_pictures(facts, "cpu"), *rules.of_learning(facts, 8, 1))
+    choices = (*rules.of_pictures(facts, "cpu"), *learning(facts, 8))
     text = dataclasses.replace(made, facts=facts, choices=choices, root="x\nseed: 7").text()
     tree = yaml.safe_load(text)
     assert "factory" not in tree["model"] and "seed" not in tree and tree["data"]["root"] == "x\nseed: 7"
@@ -155,8 +159,9 @@ def test_minutes_bound_the_epochs(made, monkeypatch):
     monkeypatch.setattr(planning, "rehearse", lambda _: slow)
     whole = plan(made.root, given=SMALL)
     short = plan(made.root, given=SMALL, minutes=10)
-    epochs = {choice.key: choice.value for choice in short.choices}["training.epochs"]
-    assert whole.seconds > 3000 and 500 < short.seconds <= 620
+    epochs = values(short.choices)["training.epochs"]
+    assert whole.seconds > 3000 and 500 < short.seconds <= 600
+    assert "60 steps; what 10 min allow, of 300 that such pictures want" in short.text()
     assert epochs * 9 / 8 * 10 == pytest.approx(short.seconds, abs=10)
     given = {**SMALL, "training": {"epochs": 50}}
     assert plan(made.root, given=given, minutes=1).seconds == pytest.approx(570)  # 57 steps: what was given stands
@@ -182,7 +187,7 @@ def test_the_command_writes_a_plan_and_never_over_one(made, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(planning, "rehearse", lambda _: made.rehearsal)
     assert main(["plan", made.root]) == 0
-    assert "plan.yaml: crispseg train --config plan.yaml" in capsys.readouterr().out
+    assert "next: crispseg train --config plan.yaml" in capsys.readouterr().out
     (tmp_path / "plan.yaml").write_text("mine")
     assert main(["plan", made.root]) == 2
     assert "plan.yaml is there already; give --out FILE, or --overwrite" in capsys.readouterr().err
@@ -248,7 +253,8 @@ def test_compare_without_a_config_plans_first(made, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["compare", made.root, *FLAGS, "--seeds", "0", "--samples", "100", "--out", str(out)]
     assert main(words) == 0
-    assert f"planned: {out / 'plan.yaml'}" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"planned: {out / 'plan.yaml'}" in error and re.search(r"2 trainings: about \d+ (s|min) in all", error)
     sides = [config.read(out / f"{side}-sdn.yaml") for side in ("without", "with")]
     assert [side.model.neck for side in sides] == ["none", "sdn"] and sides[0].data.scale == (0.8, 1.25)
     assert list(json.loads((out / "compare.json").read_text())["verdicts"]) == ["with-sdn"]

@@ -207,6 +207,29 @@ def test_a_run_that_was_cut_off_stops_at_the_same_step(root, tmp_path, scored, m
     assert scored == [0.9]
 
 
+def test_more_epochs_start_the_waiting_anew_even_if_that_is_cut_off_at_once(root, tmp_path, scored, monkeypatch):
+    config = tiny_config(root, epochs=9, batch_size=5, patience=3)
+    train(config, tmp_path / "run")  # stops after step 8, its best 0.6 at step 5
+    scored[:] = [0.5, 0.5, 0.5, 0.9]
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert resume(tmp_path / "run", config, "--training.epochs", "20") == 130
+    for _ in range(2):  # and then it stays stopped
+        assert resume(tmp_path / "run", config) == 0
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert (metrics["steps"], metrics["planned_steps"], metrics["best_step"]) == (11, 20, 5)
+        assert scored == [0.9]
+
+
+def test_asked_again_it_finds_what_is_better_than_the_best_so_far(root, tmp_path, scored):
+    config = tiny_config(root, epochs=9, batch_size=5, patience=3)
+    train(config, tmp_path / "run")
+    scored[:] = [0.5, 0.7, 0.1, 0.1, 0.1, 0.9]
+    assert resume(tmp_path / "run", config, "--training.epochs", "20") == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["best_step"], metrics["epochs"]) == (13, 10, 20)
+
+
 def test_the_curves_are_in_tensorboard_or_in_log_csv_alone(root, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

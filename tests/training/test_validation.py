@@ -9,6 +9,8 @@ from by_hand import CLASSES, VOID, read_pictures
 from safetensors.torch import load_file
 from tiny import tiny_config, write_set
 
+from crispseg import UsageError
+from crispseg.cli import main
 from crispseg.data import resize_image, resize_label
 from crispseg.runs import make_model
 from crispseg.training import loop, train
@@ -120,3 +122,30 @@ def check_best(root, tmp_path, validated, *, resume=False, **training):
     assert (metrics["best_step"], metrics["val"]["miou"]) == (best, rows[best])
     assert int(load_file(tmp_path / "run" / "model.safetensors")["net.steps"]) == best
     return scores
+
+
+@pytest.mark.parametrize(("size", "at"), [(None, []), ((20, 28), ["--label-size", "20", "28"])])
+def test_validation_by_windows_is_evaluate_by_windows(root, tmp_path, size, at):
+    config = tiny_config(root, data={"size": size}, validate_window=(12, 16))
+    val = train(config, tmp_path / "run")["val"]
+    words = ["evaluate", "--run", str(tmp_path / "run"), "--model", config.model.factory, "--device", "cpu", *at]
+    found = {}
+    for window in ([], ["--window", "12", "16"]):
+        assert main([*words, *window, "--out", str(tmp_path / "out.json")]) == 0
+        found[bool(window)] = json.loads((tmp_path / "out.json").read_text())
+    assert val["miou"] == pytest.approx(found[True]["miou"], abs=1e-6)
+    assert val["boundary_f"] == pytest.approx(list(found[True]["boundary_f"].values()), abs=1e-6)
+    assert found[True]["miou"] != found[False]["miou"]  # it does something
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "said"),
+    [
+        ((20, 28), (20, 30), "validate_window 20 30 does not apply: it covers a whole picture of data.size 20 28"),
+        (None, (0, 8), "validate_window must be H W, each at least 1"),
+    ],
+)
+def test_a_window_that_says_nothing_is_refused(root, size, window, said):
+    with pytest.raises(UsageError, match=said):
+        tiny_config(root, data={"size": size}, validate_window=window)
+    tiny_config(root, data={"size": (20, 28)}, validate_window=(30, 27))  # it slides in one direction

@@ -198,12 +198,13 @@ def _own_network(arguments: Any, seeds: Sequence[int], *, by_plan: bool) -> dict
     config = config_of(arguments, tree)
     refuse_unnamed_code(config, {*arguments.given, "--model.factory"}, "--config")
     look_at(config)
-    if by_plan:
-        there = arguments.out / "plan.yaml"  # a comparison that was cut off goes on by the plan that it began with
-        tree = read_tree(there) if there.is_file() else planned(tree, arguments.out)
-        config = config_of(arguments, tree)
     from crispseg.comparison import FAMILIES, does_it_help
 
+    against = FAMILIES if arguments.against == ["families"] else arguments.against or ()
+    if by_plan:
+        there = arguments.out / "plan.yaml"  # a comparison that was cut off goes on by the plan that it began with
+        tree = read_tree(there) if there.is_file() else planned(tree, arguments.out, len(seeds) * (2 + len(against)))
+        config = config_of(arguments, tree)
     size = pair(arguments.label_size)
     return does_it_help(
         config,
@@ -211,7 +212,7 @@ def _own_network(arguments: Any, seeds: Sequence[int], *, by_plan: bool) -> dict
         split=arguments.split,
         label_size=size,
         seeds=seeds,
-        against=FAMILIES if arguments.against == ["families"] else arguments.against or (),
+        against=against,
         **_options(arguments),
     )
 

@@ -5,9 +5,11 @@ Exit code 0: nothing that breaks training (there may be warnings). 1: at least o
 its results untrue.
 """
 
+import shlex
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from crispseg.cli import say
 from crispseg.cli._parser import Flag, path, whole
 from crispseg.errors import printable
 from crispseg.progress import track
@@ -46,6 +48,8 @@ def run(arguments: Any) -> int:
     if arguments.json:
         write_json(arguments.json, diagnosis.to_json())
     show(diagnosis, Console())
+    if diagnosis.healthy and {"train", "val"} <= diagnosis.images.keys():
+        say(f"next: crispseg train {shlex.quote(str(arguments.root))} --out runs/mine")
     return 0 if diagnosis.healthy else 1
 
 

@@ -8,6 +8,7 @@ import.json, which names everything that was left out, and why. Then: crispseg d
 Of shapes that overlap the larger lies below. A pixel belongs to a shape if its centre does.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -63,7 +64,8 @@ def run(arguments: Any) -> int:
         track=_progress,
     )
     counts = ", ".join(f"{name} {count}" for name, count in report.images.items())
-    say(f"{arguments.source}: {report.format}, {sum(report.images.values())} pictures ({counts}; {report.split})")
+    total = sum(report.images.values())
+    say(f"{arguments.source}: {report.format}, {total} picture{'s' * (total != 1)} ({counts}; {report.split})")
     say(f"classes: {', '.join(report.classes)}; void {report.ignore_index}")
     for note in report.notes:
         say(note)
@@ -72,7 +74,7 @@ def run(arguments: Any) -> int:
         say(f"left out: {first}: {why}" + (f" (and {count - 1} more)" if count > 1 else ""))
     if report.dropped:
         say(f"{len(report.dropped)} left out in all; {arguments.out}/import.json names each")
-    say(f"next: crispseg doctor {arguments.out}")
+    say(f"next: crispseg doctor {shlex.quote(str(arguments.out))}")
     return 0
 
 

@@ -7,6 +7,7 @@ machine. Each line of plan.yaml says from which fact it came; edit what you know
 crispseg train ROOT --out runs/mine.
 """
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,18 @@ def flags() -> list[Flag]:
         Flag(name="--out", kind=path, metavar="FILE", help="file to write", shown="plan.yaml"),
         Flag(name="--overwrite", switch=True, default=False, help="replace the file"),
         Flag(name="--data.layout", dest="layout", metavar="NAME", help="its layout", shown="what it looks like"),
+        Flag(
+            name="--label2",
+            kind=path,
+            metavar="DIR",
+            help="a second annotator's masks, called as the labels: the human level, and tolerances from it",
+        ),
+        Flag(
+            name="--range-test",
+            switch=True,
+            default=False,
+            help="take the learning rate from 60 steps at rising rates (Smith 2017), which takes as long as 60 steps",
+        ),
         Flag(
             name="--minutes",
             kind=positive,
@@ -46,8 +59,15 @@ def run(arguments: Any) -> int:
     layout = arguments.layout or layout_of(arguments.root)
     look_at(from_dict({"data": {"root": str(arguments.root), "layout": layout}}))
     print(printable(f"crispseg: looking at {arguments.root}, and timing a few steps"), file=sys.stderr)
-    text = plan(arguments.root, layout, minutes=arguments.minutes).text()
+    made = plan(
+        arguments.root,
+        layout,
+        minutes=arguments.minutes,
+        second=arguments.label2,
+        ranged=arguments.range_test,
+    )
+    text = made.text()
     write_text(out, text)
     say(text)
-    say(f"{out}: crispseg train --config {out} --out runs/mine")
+    say(f"next: crispseg train --config {shlex.quote(str(out))} --out runs/mine")
     return 0

@@ -11,6 +11,7 @@ with it. Every key of a config file is a flag. runs/mine will hold model.safeten
 tensorboard/ (tensorboard --logdir runs); then: crispseg evaluate --run runs/mine.
 """
 
+import shlex
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -21,6 +22,7 @@ from crispseg.cli._config import config_flags, config_of, tree_of
 from crispseg.cli._parser import Flag, path
 from crispseg.config import Config, read_tree
 from crispseg.errors import DataError, UsageError, printable
+from crispseg.progress import in_words
 
 FIRST = (
     "data.root",
@@ -100,6 +102,8 @@ def run(arguments: Any) -> int:
         f"{out}: finished {steps} step{'s' * (steps != 1)}{of} in {metrics['seconds']:.0f} s; "
         f"best val mIoU {best:.3f}, reached at step {metrics['best_step']}"
     )
+    code = "" if config.model.factory is None else f" --model {shlex.quote(config.model.factory)}"
+    say(f"next: crispseg evaluate --run {shlex.quote(str(out))}{code}")
     return 0
 
 
@@ -110,8 +114,11 @@ def layout_of(root: Path) -> str:
     return guess_layout(root)
 
 
-def planned(tree: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """Plan a training on the data of ``tree``, what else it says stands; write ``out``/plan.yaml, and say so."""
+def planned(tree: dict[str, Any], out: Path | None, trainings: int = 1) -> dict[str, Any]:
+    """Plan a training on the data of ``tree``, what else it says stands; write ``out``/plan.yaml, and say so.
+
+    ``trainings``: how many will be made by it, for the time.
+    """
     from crispseg.files import write_text
     from crispseg.planning import plan
 
@@ -121,6 +128,8 @@ def planned(tree: dict[str, Any], out: Path | None) -> dict[str, Any]:
     print(printable(f"crispseg: no config was given; planning from {root}, and timing a few steps"), file=sys.stderr)
     made = plan(root, layout, given=tree)
     notes = made.notes()
+    if trainings > 1:
+        notes.append(f"{trainings} trainings: about {in_words(trainings * made.seconds)} in all")
     if out is not None:
         write_text(out / "plan.yaml", made.text())
         notes.insert(0, f"planned: {out / 'plan.yaml'}")

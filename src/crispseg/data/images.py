@@ -43,8 +43,7 @@ def read_image(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) ->
 
 def upright_rgb(picture: Image.Image, name: object) -> Tensor:
     """Return an opened picture as :func:`read_image` does; ``name``: what an error calls it."""
-    if picture.mode not in MODES:
-        raise DataError(f"{name}: expected 8 bits a channel, found a picture of mode {picture.mode}; save it as RGB")
+    _check_mode(picture, name)
     upright = ImageOps.exif_transpose(picture)
     rgb = upright if upright.mode == "RGB" else upright.convert("RGB")
     return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
@@ -53,10 +52,16 @@ def upright_rgb(picture: Image.Image, name: object) -> Tensor:
 def image_size(path: str | os.PathLike[str], *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return (height, width) that :func:`read_image` will give, from the header alone. Raises as it does."""
     with open_picture(path, max_pixels=max_pixels) as picture:
+        _check_mode(picture, path)
         width, height = picture.size
         if isinstance(picture, TiffImageFile):  # its size is the upright one already in some versions of Pillow
             width, height = picture.tag_v2[IMAGEWIDTH], picture.tag_v2[IMAGELENGTH]
         return (width, height) if exif_orientation(picture) in _TURNED else (height, width)
+
+
+def _check_mode(picture: Image.Image, name: object) -> None:
+    if picture.mode not in MODES:
+        raise DataError(f"{name}: expected 8 bits a channel, found a picture of mode {picture.mode}; save it as RGB")
 
 
 def bits_per_channel(picture: Image.Image) -> int:

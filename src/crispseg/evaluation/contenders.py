@@ -28,7 +28,7 @@ from crispseg.evaluation.sources import MASKS, predict_label
 from crispseg.exported import SUFFIXES, ExportedNetwork
 from crispseg.names import matching, stays_inside
 from crispseg.ops.semantic_difference.flops import FLOPS
-from crispseg.runs import FILES, check_code, load_run, parameter_count, run_config
+from crispseg.runs import FILES, check_code, load_run, parameter_count, run_config, unfinished
 
 Kind = Literal["run", "masks", "config", "counts"]
 WEIGHTS = "model.safetensors"
@@ -126,7 +126,17 @@ def contender_config(contender: Contender, root: str | None = None) -> Config:
 
 
 def check_contender(contender: Contender, root: str | None) -> None:
-    """Raise what the training of a config would raise before its first step, so that none is spent in vain."""
+    """Raise what would otherwise be raised too late, so that no training is spent in vain.
+
+    Of a config, what its training raises before its first step; of a run, UsageError if it was prolonged and has not
+    finished, since its weights are not those that its config describes.
+    """
+    if contender.kind == "run":
+        for path in contender.paths:
+            if path.is_dir() and (why := unfinished(path)) is not None:
+                raise UsageError(why)
+    if contender.kind != "config":
+        return
     from crispseg.training import check
 
     try:
@@ -155,7 +165,7 @@ def train_contender(contender: Contender, seeds: Sequence[int], root: str | None
     for seed in seeds:
         folder = out / f"{contender.name}-seed{seed}"
         seeded = dataclasses.replace(config, seed=seed)
-        finished = all((folder / name).is_file() for name in FILES)
+        finished = all((folder / name).is_file() for name in FILES) and unfinished(folder) is None
         if finished and configs.differences(configs.read(folder / "config.yaml"), seeded):
             raise UsageError(f"{folder} holds a run of another config; choose another --out")
         if finished:

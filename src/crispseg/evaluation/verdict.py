@@ -82,12 +82,12 @@ def verdict(name: str, baseline: str, differences: Sequence[Difference], *, trai
             f"No verdict on {name} and {baseline}, which differ by {_list(measured)}: one image, or one group of "
             f"images, does not say how others would come out.{foot}"
         )
-    if max(trainings) == 1:
-        return (
-            f"{name} and {baseline}: these two networks differ by {_list(measured)}; one training each cannot tell the "
-            f"methods apart.{foot}"
-        )
     up, down, open_ = ([d for d in measured if d.sign == sign] for sign in (1, -1, 0))
+    if max(trainings) == 1:
+        sure = "these two networks differ by" if up or down else "no evidence that these two networks differ:"
+        return (
+            f"{name} and {baseline}: {sure} {_list(measured)}; one training each cannot tell the methods apart.{foot}"
+        )
     if not up and not down:
         return f"No evidence that {name} is better or worse than {baseline}: {_list(open_)}.{foot}"
     parts = [f"better than {baseline} on {_list(up)}"] if up else []

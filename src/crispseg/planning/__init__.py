@@ -3,7 +3,6 @@
 Not here: reading the data (``crispseg.data.doctor``), the command (``crispseg.cli.plan``).
 """
 
-import dataclasses
 import math
 import os
 import shlex
@@ -16,7 +15,6 @@ import torch
 import yaml
 
 from crispseg import config as configs
-from crispseg.config import Config
 from crispseg.data import find_samples
 from crispseg.data.doctor import look
 from crispseg.data.layouts import guess_layout
@@ -24,15 +22,19 @@ from crispseg.errors import DataError, is_memory, printable
 from crispseg.limits import AUGMENTATION
 from crispseg.planning import rules
 from crispseg.planning.facts import DataFacts, data_facts, memory_gib
+from crispseg.planning.human import HumanLevel, human_level
+from crispseg.planning.rate import rate_of
 from crispseg.planning.rules import Choice
 from crispseg.progress import in_words
-from crispseg.training import Rehearsal, rehearse
+from crispseg.training import Rehearsal, range_test, rehearse
 
-__all__ = ["Choice", "DataFacts", "Plan", "plan"]
+__all__ = ["Choice", "DataFacts", "HumanLevel", "Plan", "plan"]
 
 LOOKED_AT, SECONDS = 400, 20.0
 """Pictures of a split that are read, and for how long at most."""
 PARTS = (1, 2, 4, 8)
+STEPS = 60
+"""Of a range test."""
 NOT_YET = Rehearsal(step=0, picture=0, device="", threads=0, parameters=0)
 
 
@@ -41,7 +43,7 @@ class Plan:
     """What is to be trained, and why: ``tree`` is a config's, ``choices`` are its values with their reasons.
 
     ``given``: what was said beforehand, and stands; a config's tree too. ``seconds``: what a training is expected to
-    take, by the rehearsal on this machine.
+    take, by the rehearsal on this machine. ``human``: how far two annotators agree, where there are two.
     """
 
     root: str
@@ -51,6 +53,7 @@ class Plan:
     given: Mapping[str, Any]
     rehearsal: Rehearsal
     seconds: float
+    human: HumanLevel | None = None
 
     def tree(self) -> dict[str, Any]:
         """Return the config as a tree of plain values."""
@@ -65,15 +68,22 @@ class Plan:
         return tree
 
     def notes(self) -> list[str]:
-        """Return what a config does not hold: void, tolerances, groups, and the time."""
-        facts, r = self.facts, self.rehearsal
-        tolerances = " ".join(map(str, rules.tolerances(facts.size)))
+        """Return what a config does not hold: void, tolerances, the human level, groups, and the time."""
+        facts, r, human = self.facts, self.rehearsal, self.human
+        tolerances = " ".join(map(str, rules.tolerances(facts.size, human)))
         height, width = facts.size
+        of_size = f"2 % of the diagonal of {width}×{height}"
+        why = f"1 px, 0.75 % and {of_size}" if human is None else f"from the human level below, and {of_size}"
         lines = [
             f"void: {facts.void:.1%} of the pixels, label {facts.classes.ignore_index}; they count nowhere",
-            f"tolerances of this data: --tolerances {tolerances} of evaluate and compare (1 px, 0.75 % and 2 % of the "
-            f"diagonal of {width}×{height})",
+            f"tolerances of this data: --tolerances {tolerances} of evaluate and compare ({why})",
         ]
+        if human is not None:
+            agree = ", ".join(f"{100 * f:.0f} at {t} px" for t, f in human.boundary_f.items() if f == f)
+            lines.append(
+                f"human level: two annotators of {human.pictures} pictures agree in mIoU {100 * human.miou:.1f} %, "
+                f"boundary F in %: {agree}; above that, labels cannot say which model is better"
+            )
         if facts.group is None:
             lines.append("groups: the names in val do not say which pictures belong together")
         else:
@@ -101,6 +111,8 @@ def plan(
     *,
     given: Mapping[str, Any] | None = None,
     minutes: float | None = None,
+    second: str | Path | None = None,
+    ranged: bool = False,
 ) -> Plan:
     """Read a part of a data set, time a few steps, and say how to train on it.
 
@@ -112,13 +124,21 @@ def plan(
         A part of a config's tree that stands, such as ``{"model": {"factory": "net.py:make"}}``, whose file is run.
     minutes
         What a training may take; it gets fewer epochs if it would take longer, unless they are ``given``.
+    second
+        A folder with a second annotator's masks, called as labels of any split are: for the human level.
+    ranged
+        Take the learning rate from a range test, :data:`STEPS` steps at rising rates, unless it is ``given`` or
+        nothing is learned in them.
 
     Raises
     ------
     DataError
         The data set is not what it has to be, or the network does not fit into memory with a batch of one.
+    UsageError
+        ``second`` is no folder.
     """
     layout = layout or guess_layout(root)
+    human = None if second is None else human_level(Path(second), Path(root), layout)
     (train,), count = look(root, layout, ("train",), most=LOOKED_AT, seconds=SECONDS)
     val, classes = find_samples(root, "val", layout)
     facts = data_facts(train, classes, count["train"], [sample.name for sample in val])
@@ -133,53 +153,47 @@ def plan(
     neck = [] if said.get("model.neck") == "none" else rules.of_neck()
     loading = rules.of_loading(facts, seen or facts.size, os.cpu_count() or 1, memory_gib())
     idle = {f"data.{name}" for name in AUGMENTATION} if said.get("data.transforms") else set()
-    for parts in [said["training.accumulate"]] if "training.accumulate" in said else PARTS:
-        choices = [*pictures, *loading, *network, *neck, *rules.of_learning(facts, batch, min(parts, batch), own=own)]
-        made = Plan(
+    idle |= {"training.validate_window"} if said.get("data.size") else set()
+
+    rate: float | None = None
+    tested = ranged and "training.lr" not in said
+
+    def made(parts: int, epochs: int, rehearsal: Rehearsal, minutes: float | None = None) -> Plan:
+        learning = rules.of_learning(
+            facts, batch, min(parts, batch), epochs, minutes=minutes, own=own, rate=rate, tested=tested
+        )
+        choices = [*pictures, *loading, *network, *neck, *learning]
+        return Plan(
             root=str(root),
             layout=layout,
             facts=facts,
             choices=tuple(choice for choice in choices if choice.key not in said.keys() | idle),
             given=given,
-            rehearsal=NOT_YET,
-            seconds=0,
+            rehearsal=rehearsal,
+            seconds=seconds(epochs, rehearsal),
+            human=human,
         )
+
+    def seconds(epochs: int, rehearsal: Rehearsal) -> float:
+        validations = math.ceil(epochs / said.get("training.validate_every", rules.every(epochs)))
+        steps = math.ceil(epochs * facts.images / batch)
+        return steps * rehearsal.step + validations * facts.val_images * rehearsal.picture
+
+    epochs = said.get("training.epochs", rules.epochs_of(facts))
+    for parts in [said["training.accumulate"]] if "training.accumulate" in said else PARTS:
         try:
-            rehearsal = rehearse(configs.from_dict(made.tree()))
+            rehearsal = rehearse(configs.from_dict(made(parts, epochs, NOT_YET).tree()))
         except (RuntimeError, MemoryError) as error:
             if not is_memory(error):
                 raise
             continue
-        return _timed(made, rehearsal, minutes)
+        if tested:
+            rate = rate_of(range_test(configs.from_dict(made(parts, epochs, rehearsal).tree()), steps=STEPS))
+        if minutes is None or "training.epochs" in said or seconds(epochs, rehearsal) <= 60 * minutes:
+            return made(parts, epochs, rehearsal)
+        fits = (fewer for fewer in range(epochs - 1, 1, -1) if seconds(fewer, rehearsal) <= 60 * minutes)
+        return made(parts, next(fits, 1), rehearsal, minutes)
     raise DataError(f"{root}: a batch of {batch} does not fit in memory, nor do parts of it; take smaller crops")
-
-
-def _timed(made: Plan, rehearsal: Rehearsal, minutes: float | None) -> Plan:
-    """The plan with its time, and with fewer epochs if that is more than ``minutes``."""
-    config = configs.from_dict(made.tree())
-    epochs, seconds = config.training.epochs, _seconds(config, made.facts, rehearsal)
-    choices = made.choices
-    given = "training.epochs" in configs.leaves(dict(made.given))
-    if minutes is not None and seconds > 60 * minutes and not given:
-        fewer = max(1, math.floor(epochs * 60 * minutes / seconds))
-        config = dataclasses.replace(
-            config,
-            training=dataclasses.replace(
-                config.training, epochs=fewer, validate_every=max(1, fewer // rules.VALIDATIONS)
-            ),
-        )
-        why = f"what {minutes:g} minutes allow, of {epochs} that such pictures want"
-        new = {"training.epochs": (fewer, why), "training.validate_every": (config.training.validate_every, "")}
-        choices = tuple(Choice(c.key, new[c.key][0], new[c.key][1] or c.why) if c.key in new else c for c in choices)
-        seconds = _seconds(config, made.facts, rehearsal)
-    return dataclasses.replace(made, choices=choices, rehearsal=rehearsal, seconds=seconds)
-
-
-def _seconds(config: Config, facts: DataFacts, rehearsal: Rehearsal) -> float:
-    t = config.training
-    validations = math.ceil(t.epochs / t.validate_every)
-    steps = math.ceil(t.epochs * facts.images / t.batch_size)
-    return steps * rehearsal.step + validations * facts.val_images * rehearsal.picture
 
 
 def _in_a_line(text: str) -> str:

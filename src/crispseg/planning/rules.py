@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from crispseg.data.transforms import Size
+from crispseg.inference.predictor import LARGE, WINDOW
 from crispseg.planning.facts import DataFacts
+from crispseg.planning.human import HumanLevel
 
 PICTURE = {"cpu": 48_000, "gpu": 400_000}
 """Pixels to which pictures of one size are reduced: a little more than 240×180, and than 640×480."""
@@ -24,6 +26,8 @@ LR_OF_OTHERS = 1e-3
 LEAST_EPOCHS, MOST_EPOCHS = 2, 300
 VALIDATIONS = 10
 RARE = 0.01
+HALF, MOST = 0.5, 0.9
+"""Boundary F of two annotators who agree in half of a border, and in nearly all of it."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,15 @@ def of_pictures(facts: DataFacts, device: str) -> list[Choice]:
     own = f"{facts.looked_at} of {facts.images} pictures were looked at; they {sizes}"
     machine, seen = device.upper(), facts.size
     large = height * width > 2 * PICTURE[device]
+    window = None
     if facts.one_shape and large:
         seen = _reduced(facts.size, PICTURE[device], 4)
         factor, thin = seen[0] / height, facts.thinnest
         told = f"; {thin[0]} is then {thin[1] * factor:.1f} px wide" if thin else ""
         size = Choice("data.size", seen, f"{own}; reduced to {factor:.2f} for a {machine}{told}")
     else:
-        told = ", and of many shapes: validated whole and slowly; smaller copies would be better" if large else ""
+        told = ", and of many shapes: slow; smaller copies would be better" if large else ""
+        window = WINDOW if height * width > LARGE else None
         size = Choice("data.size", None, f"{own}; taken as they are{told}")
     crop = _reduced(seen, CROP[device], MULTIPLE)
     share = crop[0] * crop[1] / (seen[0] * seen[1])
@@ -61,6 +67,7 @@ def of_pictures(facts: DataFacts, device: str) -> list[Choice]:
         size,
         Choice("data.crop", crop, f"{share:.0%} of a picture, for a {machine}"),
         Choice("data.scale", scale, why),
+        *([Choice("training.validate_window", window, "as crispseg.load sees such large pictures")] if window else []),
     ]
 
 
@@ -80,24 +87,53 @@ def of_loading(facts: DataFacts, seen: Size, cores: int, memory: float) -> list[
     ]
 
 
-def of_learning(facts: DataFacts, batch: int, parts: int, *, own: bool = False) -> list[Choice]:
-    """Batch, epochs, learning rate, classes. ``own``: the network is not the one that the recipes were tuned with."""
+def epochs_of(facts: DataFacts) -> int:
+    """Epochs that such pictures want: as many steps as the tuned recipe of their kind."""
+    return min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS[facts.together > SCENE] * BATCH / facts.images)))
+
+
+def every(epochs: int) -> int:
+    """Epochs between validations."""
+    return max(1, round(epochs / VALIDATIONS))
+
+
+def of_learning(
+    facts: DataFacts,
+    batch: int,
+    parts: int,
+    epochs: int,
+    *,
+    minutes: float | None = None,
+    own: bool = False,
+    rate: float | None = None,
+    tested: bool = False,
+) -> list[Choice]:
+    """Batch, epochs, learning rate, classes.
+
+    ``minutes``: what made the epochs fewer than such pictures want. ``own``: the network is not the one that the
+    recipes were tuned with. ``rate``: what a range test recommends, if one was made (``tested``)
+    and said anything.
+    """
     scene = facts.together > SCENE
     kind = "scenes, as CamVid" if scene else "objects, as ECSSD"
-    epochs = min(MOST_EPOCHS, max(LEAST_EPOCHS, round(STEPS[scene] * BATCH / facts.images)))
     steps = math.ceil(epochs * facts.images / batch)
     lr = float(f"{(LR_OF_OTHERS if own else LR[scene]) * math.sqrt(batch / BATCH):.2g}")
     tuned = "usual for AdamW, not tuned for this network" if own else f"as tuned on {kind}"
+    test = "the range test learned nothing" if tested else "crispseg plan --range-test tries it"
+    why = f"{tuned}, by √(batch / {BATCH}); {test}"
+    if rate is not None:
+        lr, why = rate, f"by a range test; {lr:g} would be {tuned}"
+    wanted = f"{facts.together:g} classes in a picture: {kind}, {STEPS[scene]}"
+    if minutes is not None:
+        wanted = f"what {minutes:g} min allow, of {epochs_of(facts)} that such pictures want"
     return [
         Choice("training.batch_size", batch, "as tuned" if batch == BATCH else f"tuned: {BATCH}"),
         Choice("training.accumulate", parts, "a batch fits in memory" if parts == 1 else "for less memory"),
-        Choice(
-            "training.epochs", epochs, f"{steps} steps; {facts.together:g} classes in a picture: {kind}, {STEPS[scene]}"
-        ),
-        Choice("training.lr", lr, f"{tuned}, by √(batch / {BATCH}); no range test was made"),
+        Choice("training.epochs", epochs, f"{steps} steps; {wanted}"),
+        Choice("training.lr", lr, why),
         Choice("training.encoder_lr", 0.5, "as tuned"),
         Choice("training.ema", 0.995 if steps < 3000 else 0.998, f"{steps} steps"),
-        Choice("training.validate_every", max(1, epochs // VALIDATIONS), f"about {VALIDATIONS} validations"),
+        Choice("training.validate_every", every(epochs), f"about {VALIDATIONS} validations"),
         Choice("training.class_weights", "none", _rare(facts)),
     ]
 
@@ -120,14 +156,21 @@ def of_neck() -> list[Choice]:
     ]
 
 
-def tolerances(size: Size) -> tuple[float, ...]:
+def tolerances(size: Size, human: HumanLevel | None = None) -> tuple[int, ...]:
     """Of boundary F on labels of this size: 1 px, 0.75 % of the diagonal (Csurka et al. 2013) and 2 % (Boundary IoU's).
+
+    Where there are two annotators, the finest is where they agree in half of the border (F ≥ 0.5), and the next is
+    where they agree in nearly all of it (F ≥ 0.9): below the first, annotators' hands are measured.
 
     >>> tolerances((360, 480)), tolerances((64, 64))
     ((1, 4, 12), (1, 2))
     """
     diagonal = math.hypot(*size)
-    return tuple(sorted({1, max(1, round(0.0075 * diagonal)), max(1, round(0.02 * diagonal))}))
+    fine, middle, coarse = 1, max(1, round(0.0075 * diagonal)), max(1, round(0.02 * diagonal))
+    if human is not None:
+        fine = human.first(HALF) or coarse
+        middle = human.first(MOST) or coarse
+    return tuple(sorted({fine, middle, max(coarse, middle)}))
 
 
 def _reduced(size: Size, pixels: int, multiple: int) -> Size:

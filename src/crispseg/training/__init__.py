@@ -9,7 +9,8 @@ require("train", "lightning", "tensorboard", purpose="training")
 
 from crispseg.training.folder import check_data  # noqa: E402
 from crispseg.training.loop import check, train  # noqa: E402
+from crispseg.training.rates import Curve, range_test  # noqa: E402
 from crispseg.training.refiner import train_refiner  # noqa: E402
 from crispseg.training.rehearsal import Rehearsal, rehearse  # noqa: E402
 
-__all__ = ["Rehearsal", "check", "check_data", "rehearse", "train", "train_refiner"]
+__all__ = ["Curve", "Rehearsal", "check", "check_data", "range_test", "rehearse", "train", "train_refiner"]

@@ -79,15 +79,20 @@ class Log:
             ) if not self.progress.disable else None
 
 
-def waited(rows: list[Row], patience: int | None) -> bool:
+def waited(rows: list[Row], patience: int | None, since: int = 0) -> bool:
     """Whether so many validations in a row, the last ones, were none better than the best before them.
 
+    Those up to step ``since`` do not count: more epochs were asked for after them.
+
     >>> rows = [{"step": step, "val_miou": miou} for step, miou in ((1, 0.5), (2, None), (3, 0.4), (4, 0.5))]
-    >>> waited(rows, 2), waited(rows, 3), waited(rows, None)
-    (True, False, False)
+    >>> waited(rows, 2), waited(rows, 3), waited(rows, None), waited(rows, 2, since=3), waited(rows, 1, since=3)
+    (True, False, False, False, True)
     """
-    scores = [score for row in rows if (score := row.get("val_miou")) is not None]
-    return patience is not None and bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+    scores = [(row["step"] or 0, score) for row in rows if (score := row.get("val_miou")) is not None]
+    if patience is None or not scores:
+        return False
+    best, _ = max(scores, key=lambda row: row[1])  # the first of equals
+    return sum(step > max(best, since) for step, _ in scores) >= patience
 
 
 def _logger(name: str, folder: Path, version: Any, start: int) -> Any:

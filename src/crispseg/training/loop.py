@@ -108,6 +108,8 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
 
     state: checkpoint.State = {
         "step": 0,
+        "epochs": t.epochs,
+        "since": 0,
         "best": -1.0,
         "best_step": 0,
         "seconds": 0.0,
@@ -116,7 +118,7 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
         "logger": None,
     }
     if resume:
-        state = checkpoint.load(last)
+        state |= checkpoint.load(last)
         try:
             _restore(state, model, average, optimizer, fabric)
         except (KeyError, RuntimeError, ValueError) as error:
@@ -125,6 +127,8 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
                 f"go on with the version that environment.json names, or start again ({in_a_line(error)})"
             ) from error
         folder.prolong(config, out, manifest, state["step"], steps)
+        if state["epochs"] != t.epochs:  # asked for more, or fewer: patience counts from here
+            state |= {"epochs": t.epochs, "since": state["step"]}
     else:
         _start(config, manifest, train_set.classes, facts)
 
@@ -135,8 +139,8 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
     started = time.monotonic() - state["seconds"]
     losses = _Losses(READ_EVERY.get(fabric.device.type, 1))
     with _products(t.tf32), Log(out, state, total=steps, logger=t.logger) as log:
-        start = state["step"]
-        end = start if waited(log.rows, t.patience) else steps
+        start, since = state["step"], state["since"]
+        end = start if waited(log.rows, t.patience, since) else steps
         stream = sources.batches(train_set, config, start=start, steps=end, pin_memory=gpu)
         for step, batch in enumerate(stream, start=start):
             torch.manual_seed(mix(config.seed, step))  # dropout
@@ -150,7 +154,8 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
             log.advance(done, losses.last)
             best = False
             if done in validations:
-                val = validate(average.module if average is not None else model, val_set, fabric, t.batch_size)
+                judged = average.module if average is not None else model
+                val = validate(judged, val_set, fabric, t.batch_size, t.validate_window)
                 best = val["miou"] > state["best"]
                 if best:
                     state |= {"best": val["miou"], "best_step": done, "val": val}
@@ -163,7 +168,7 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
                 state |= _capture(model, average, optimizer, fabric)
                 names = (*((BEST,) if best else ()), LAST)  # last says that best is there
                 checkpoint.save(state, manifest, *names)
-            if done in validations and waited(log.rows, t.patience):
+            if done in validations and waited(log.rows, t.patience, since):
                 break
     return _finish(out, manifest, state, model, steps)
 
@@ -232,6 +237,7 @@ def _finish(out: Path, manifest: Manifest, state: checkpoint.State, model: nn.Mo
     metrics = {
         "steps": state["step"],
         "planned_steps": steps,
+        "epochs": state["epochs"],
         "best_step": state["best_step"],
         "val": state["val"],
         "seconds": round(state["seconds"], 1),

@@ -57,7 +57,7 @@ def rehearse(config: Config, *, steps: int = 3, pictures: int = 2) -> Rehearsal:
         times.append(time.monotonic() - began)
     val_set.samples = val_set.samples[:pictures]
     began = time.monotonic()
-    validate(model, val_set, fabric)
+    validate(model, val_set, fabric, window=t.validate_window)
     return Rehearsal(
         step=statistics.median(times[1:]),
         picture=(time.monotonic() - began) / len(val_set),

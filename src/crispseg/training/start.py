@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from crispseg import manifest, runs
 from crispseg.config import Config
 from crispseg.data import ClassSet, read_classes
-from crispseg.errors import DataError, UsageError
+from crispseg.errors import DataError, UsageError, printable
 from crispseg.models.attaching.graft import necks
 from crispseg.models.weights import read_state_dict
+from crispseg.progress import say
 
 WEIGHTS, CLASSES = "model.safetensors", "classes.json"
 
@@ -67,6 +68,8 @@ def _weights(path: Path) -> Path:
         hint = f"its training has not finished: crispseg train --resume {path}" if unfinished else "it is no run folder"
         raise UsageError(f"{path} has no {WEIGHTS} to start from; {hint}")
     manifest.check(path, WEIGHTS, CLASSES)
+    if (why := runs.unfinished(path)) is not None:
+        say(f"crispseg: warning: {printable(why)}")
     return path / WEIGHTS
 
 

@@ -12,7 +12,9 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from crispseg.data import Item, SegmentationDataset
+from crispseg.data.transforms import Size
 from crispseg.errors import DataError
+from crispseg.inference import predict_logits
 from crispseg.metrics import BoundaryFScore, MeanIoU
 from crispseg.progress import lines
 
@@ -22,10 +24,13 @@ ONE_BY_ONE = frozenset({"cpu"})
 
 
 @torch.no_grad()
-def validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric, batch_size: int = 1) -> dict[str, Any]:
+def validate(
+    model: nn.Module, data: SegmentationDataset, fabric: Fabric, batch_size: int = 1, window: Size | None = None
+) -> dict[str, Any]:
     """Metrics of ``model`` on ``data`` at the size it is read at; None where one is undefined.
 
-    One image at a time on a CPU; on a GPU up to ``batch_size`` neighbours of one size.
+    One image at a time on a CPU; on a GPU up to ``batch_size`` neighbours of one size. ``window``: (height, width) of a
+    sliding window by which each is seen, in steps of half of it, as ``crispseg evaluate --window`` does.
     """
     k, ignore = len(data.classes), data.classes.ignore_index
     miou = MeanIoU(k, ignore_index=ignore).to(fabric.device)
@@ -35,7 +40,8 @@ def validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric, batch_
     items = (data.get(index, 0) for index in lines(range(len(data)), "validating", len(data)))
     for images, labels in batches(items, 1 if fabric.device.type in ONE_BY_ONE else batch_size):
         with fabric.autocast():
-            logits = model(fabric.to_device(images).contiguous(memory_format=torch.channels_last))
+            seen = fabric.to_device(images).contiguous(memory_format=torch.channels_last)
+            logits = predict_logits(model, seen, window=window)
         prediction, target = logits.argmax(1), fabric.to_device(labels)
         miou.update(prediction, target)
         boundary.update(prediction, target)

@@ -156,6 +156,7 @@ def _write(
     with tempfile.TemporaryDirectory(prefix=".crispseg-import-", dir=out.parent) as folder:
         made = Path(folder, "set")
         taken: set[tuple[str, str]] = set()
+        before = len(read.dropped.entries)
         for key, (short, entry) in track(entries.items(), len(entries)):
             split = splits[key]
             name = key if (split, short) in taken else short
@@ -164,9 +165,9 @@ def _write(
                 _write_entry(made, name, entry, split, read, classes, values, link)
                 counts[split] += 1
             except DataError as error:
-                read.dropped.add(entry.image, str(error).replace(folder, ""))
+                read.dropped.add(entry.image, str(error).replace(folder, "").removeprefix(f"{entry.image}: "))
         if not counts:
-            raise DataError(f"{root}: no picture could be read; the first: {': '.join(read.dropped.entries[-1])}")
+            raise DataError(f"{root}: no picture could be read; the first: {': '.join(read.dropped.entries[before])}")
         write_classes(made / "classes.json", classes)
         report = Report(
             str(root), read.format, classes.names, classes.ignore_index,

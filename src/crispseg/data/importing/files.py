@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +39,7 @@ class Tree:
                     break
         self._named: dict[str, list[Path]] = defaultdict(list)
         for path in self.files:
-            self._named[path.name].append(path)
+            self._named[same(path.name).casefold()].append(path)
 
     def ending(self, *suffixes: str) -> list[Path]:
         """The files whose name ends so, in lower case."""
@@ -55,7 +56,8 @@ class Tree:
         folder ``near``, then one in a folder called as ``prefer`` has it.
         """
         parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
-        found = self._named.get(parts[-1], []) if parts else []
+        found = self._named.get(same(parts[-1]).casefold(), []) if parts else []
+        found = [path for path in found if same(path.name) == same(parts[-1])] or found  # Windows ignores case
         if not found:
             return f"{name!r}: no such file below {self.root}"
         wanted, unwanted = set(prefer), set(avoid)
@@ -70,6 +72,15 @@ class Tree:
         if len(ranked) > 1 and fit(ranked[0]) == fit(ranked[1]):
             return f"{name!r}: {len(ranked)} files have that name, {ranked[0]} and {ranked[1]} first"
         return ranked[0]
+
+
+def same(name: str) -> str:
+    """Return a name as all systems would write it: macOS takes the letters of "ä" apart.
+
+    >>> same("a\u0308") == "\u00e4"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def both_ends(path: Path) -> tuple[bytes, bytes]:

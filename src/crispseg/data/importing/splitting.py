@@ -25,7 +25,9 @@ def shared_out(names: Sequence[str], shares: Sequence[float], group: str | None,
         groups[name if found is None else (found[1] if found.re.groups else found[0]) or ""].append(name)
     wanted = {split: share for split, share in zip(NAMES, shares) if share > 0}
     if len(groups) < len(wanted):
-        raise UsageError(f"{len(names)} pictures make {len(groups)} groups; {len(wanted)} splits need as many at least")
+        what = f"{len(names)} picture{'s' * (len(names) != 1)}"
+        what += f" in {len(groups)} group{'s' * (len(groups) != 1)} of {group}" if group else ""
+        raise UsageError(f"{what} cannot be split into {' and '.join(wanted)}; --split 1,0 puts everything into train")
     order = sorted(groups, key=lambda key: (-len(groups[key]), hashlib.blake2b(f"{seed}/{key}".encode()).digest()))
     total = sum(wanted.values())
     room = {split: len(names) * share / total for split, share in wanted.items()}

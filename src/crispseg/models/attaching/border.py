@@ -68,7 +68,7 @@ def _present(model: nn.Module) -> Iterator[tuple[str, Side]]:
 
 def could_be_meant(model: nn.Module, example: Any) -> str:
     """Return the part of an error that names the submodules that give feature maps."""
-    names = modules_with_maps(model, example)
+    names = sorted(modules_with_maps(model, example), key=lambda name: name.count("."))  # encoder, decoder, head first
     if not names:
         return "none of its submodules gives feature maps (B, C, H, W)"
     shown = ", ".join(repr(name) for name in names[:12]) + (", …" if len(names) > 12 else "")

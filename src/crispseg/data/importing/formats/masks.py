@@ -16,7 +16,7 @@ import numpy.typing as npt
 from crispseg.data import layouts
 from crispseg.data.classes import Colour, read_classes
 from crispseg.data.images import open_picture
-from crispseg.data.importing.files import Tree, read_text
+from crispseg.data.importing.files import Tree, read_text, same
 from crispseg.data.importing.formats.tables import Table, find_table
 from crispseg.data.importing.records import Entry, Labels, Source, split_of
 from crispseg.errors import DataError
@@ -56,15 +56,16 @@ def _pairs(tree: Tree) -> tuple[list[tuple[Path, Path]], list[Path]]:
         if lower & _LEFT_OUT:
             continue
         rest = tuple(part for part in parents if part.lower() not in _IMAGES | _MASKS)
-        found = _AFFIX.fullmatch(path.stem)
-        stem = (found["a"] or found["b"]) if found else path.stem
+        own = same(path.stem)
+        found = _AFFIX.fullmatch(own)
+        stem = (found["a"] or found["b"]) if found else own
         if lower & _MASKS and not (parents and parents[-1].lower() in _IMAGES):
             masks.setdefault((*rest, stem), path)
-            masks.setdefault((*rest, path.stem), path)
+            masks.setdefault((*rest, own), path)
         elif found and not lower & _IMAGES:
             masks.setdefault((*rest, stem), path)
         else:
-            key = (*rest, path.stem)
+            key = (*rest, own)
             if key in images:
                 beside.append((key, path))
             else:
@@ -197,6 +198,9 @@ def _meaning(tree: Tree, masks: list[Path], table: Table | None, names: Sequence
     if table is not None:
         source.names = dict(table.colours)
         order = {name: index for index, name in enumerate(source.names)}
+        if table.coloured and not table.values and not (coloured or palettes) and _are_indices(seen, table):
+            source.notes.append("the masks hold indices; they were read in the order of the table, not by its colours")
+            return _Meaning({255: 255} | {i: i for i in range(len(order))})
         if table.coloured and (coloured or (palettes and not table.values) or (not table.values and not names)):
             of = {_code(colour): order[name] for name, colour in table.colours.items() if colour is not None}
             return _Meaning({_code(_VOC_VOID): 255} | of, by_colour=True)
@@ -219,6 +223,13 @@ def _meaning(tree: Tree, masks: list[Path], table: Table | None, names: Sequence
         source.names = dict.fromkeys([*names, *("background", "foreground")[len(names) :]])
         return _Meaning({0: 0, 255: 1}, near=True)
     return _indices(seen, names, source)
+
+
+def _are_indices(seen: Counter[int], table: Table) -> bool:
+    """Whether grey masks hold no greys of the table, but numbers that count its classes."""
+    greys = {colour[0] for colour in table.colours.values() if colour is not None and len(set(colour)) == 1}
+    values = seen.keys() - {255}
+    return bool(values - greys) and max(values, default=0) < len(table.colours)
 
 
 def _indices(seen: Counter[int], names: Sequence[str], source: Source) -> _Meaning:
