@@ -15,6 +15,7 @@ from crispseg.data import Item, SegmentationDataset
 from crispseg.errors import DataError
 from crispseg.metrics import BoundaryFScore, MeanIoU
 from crispseg.progress import lines
+from crispseg.training.ranks import Ranks
 
 TOLERANCES = (1.0, 3.0, 5.0)
 ONE_BY_ONE = frozenset({"cpu"})
@@ -22,24 +23,38 @@ ONE_BY_ONE = frozenset({"cpu"})
 
 
 @torch.no_grad()
-def validate(model: nn.Module, data: SegmentationDataset, fabric: Fabric, batch_size: int = 1) -> dict[str, Any]:
+def validate(
+    model: nn.Module,
+    data: SegmentationDataset,
+    fabric: Fabric,
+    batch_size: int = 1,
+    ranks: Ranks = Ranks(),  # noqa: B008
+) -> dict[str, Any]:
     """Metrics of ``model`` on ``data`` at the size it is read at; None where one is undefined.
 
-    One image at a time on a CPU; on a GPU up to ``batch_size`` neighbours of one size.
+    One image at a time on a CPU; on a GPU up to ``batch_size`` neighbours of one size. Of several ranks each looks at
+    its share of the images; they add up counts, so the metrics are those of one process, and each has them all.
     """
     k, ignore = len(data.classes), data.classes.ignore_index
-    miou = MeanIoU(k, ignore_index=ignore).to(fabric.device)
-    boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES).to(fabric.device)
+    miou = MeanIoU(k, ignore_index=ignore, sync_on_compute=False).to(fabric.device)
+    boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES, sync_on_compute=False).to(fabric.device)
+
+    def count() -> None:
+        own = range(ranks.rank, len(data), ranks.size)
+        items = (data.get(index, 0) for index in lines(own, "validating", len(own)))
+        for images, labels in batches(items, 1 if fabric.device.type in ONE_BY_ONE else batch_size):
+            with fabric.autocast():
+                logits = model(fabric.to_device(images).contiguous(memory_format=torch.channels_last))
+            prediction, target = logits.argmax(1), fabric.to_device(labels)
+            miou.update(prediction, target)
+            boundary.update(prediction, target)
+
     training = model.training
     model.eval()
-    items = (data.get(index, 0) for index in lines(range(len(data)), "validating", len(data)))
-    for images, labels in batches(items, 1 if fabric.device.type in ONE_BY_ONE else batch_size):
-        with fabric.autocast():
-            logits = model(fabric.to_device(images).contiguous(memory_format=torch.channels_last))
-        prediction, target = logits.argmax(1), fabric.to_device(labels)
-        miou.update(prediction, target)
-        boundary.update(prediction, target)
+    ranks.together(count)
     model.train(training)
+    for metric in (miou, boundary):
+        metric.totals = ranks.sum(metric.totals)
     result = miou.compute()
     if result["miou"].isnan():
         raise DataError("the validation split has no labelled pixel, so no checkpoint can be chosen on it")
