@@ -74,10 +74,12 @@ def test_a_loss_that_does_not_add_up_is_that_of_the_whole_batch(root, tmp_path):
 @pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"losses": {"focal": 1.0}}, {"ema": 0.5, "batch_size": 4}])
 def test_more_options_and_ranks(root, tmp_path, size, options):
-    """Batch norm sees a part, so with parts it is left out."""
+    """Batch norm sees a part, so with parts it is left out, that of the neck too."""
+    config = tiny_config(root, **{"batch_size": 8, "epochs": 4, **options})
     if "accumulate" in options:
-        tiny.NETWORK = tiny.NETWORK.replace("nn.BatchNorm2d(8)", "nn.GroupNorm(2, 8)")
-    check_equal(tiny_config(root, **{"batch_size": 8, "epochs": 4, **options}), tmp_path, size)
+        config = tiny_config(root, model={"factory": f"{root}/tiny.py:Tiny", "neck": "none"}, batch_size=8, **options)
+        (root / "tiny.py").write_text(tiny.NETWORK.replace("nn.BatchNorm2d(8)", "nn.GroupNorm(2, 8)"))
+    check_equal(config, tmp_path, size)
 
 
 def _norm(rank, x, weight, bias, dy):

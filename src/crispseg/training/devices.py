@@ -47,7 +47,8 @@ def make_fabric(config: Config, *, ranks: bool = False) -> Fabric:
                 f"{local} devices were asked for, and this machine has {torch.cuda.device_count()} of them; take "
                 f"--training.devices {torch.cuda.device_count()}, or --training.accelerator cpu"
             )
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells of processes that find each other
+        for name in ("lightning", "lightning.fabric", "lightning.pytorch"):  # they tell that processes find each other
+            logging.getLogger(name).setLevel(logging.WARNING)
         more = {"strategy": _Ranks(timeout=timedelta(seconds=t.timeout)), "num_nodes": nodes}
     try:
         fabric = Fabric(

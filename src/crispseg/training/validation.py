@@ -36,8 +36,8 @@ def validate(
     its share of the images; they add up counts, so the metrics are those of one process, and each has them all.
     """
     k, ignore = len(data.classes), data.classes.ignore_index
-    miou = MeanIoU(k, ignore_index=ignore, sync_on_compute=False).to(fabric.device)
-    boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES, sync_on_compute=False).to(fabric.device)
+    miou = MeanIoU(k, ignore_index=ignore).to(fabric.device)
+    boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES).to(fabric.device)
 
     def count() -> None:
         own = range(ranks.rank, len(data), ranks.size)
@@ -53,14 +53,12 @@ def validate(
     model.eval()
     ranks.together(count)
     model.train(training)
-    for metric in (miou, boundary):
-        metric.totals = ranks.sum(metric.totals)
-    result = miou.compute()
+    result, at_boundary = (metric.scores(ranks.sum(metric.totals)) for metric in (miou, boundary))
     if result["miou"].isnan():
         raise DataError("the validation split has no labelled pixel, so no checkpoint can be chosen on it")
     return {
         "miou": result["miou"].item(),
-        "boundary_f": _or_none(boundary.compute()["boundary_f"]),
+        "boundary_f": _or_none(at_boundary["boundary_f"]),
         "per_class": _or_none(result["per_class"]),
     }
 
