@@ -109,7 +109,7 @@ def test_ranks_end_with_the_process_that_started_them(root, tmp_path, command):
 def test_what_a_rank_raises_is_raised_here(root, tmp_path):
     (root / "labels" / "val" / "1.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"rank 1: .*1\.png"):
-        train(tiny_config(root, batch_size=4, devices=2), tmp_path / "run")
+        train(tiny_config(root, batch_size=4, devices=2, checkpoint_every=99), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
