@@ -3,10 +3,13 @@
 Not here: how ranks share a batch (``test_ranks``).
 """
 
+import sys
+from itertools import chain
+from pathlib import Path
+
 import pytest
 import torch
 from forked import in_ranks
-from test_every_system import SYSTEMS
 from tiny import tiny_config, write_set
 
 from crispseg.limits import no_parts
@@ -14,17 +17,21 @@ from crispseg.losses import Criterion
 from crispseg.models.network import adds_up
 from crispseg.training import devices, loop, ranks
 
+sys.path.append(str(Path(__file__).parents[1] / "models"))
+from test_every_system import SYSTEMS
+
 pytestmark = pytest.mark.slow
+CHANCE = ("p", "drop_prob", "dropout", "attention_dropout", "activation_dropout")
 
 
 def step(rank, config, size, decoder, boundaries):
-    """One step of plain gradient descent: the loss, and weights and statistics after it."""
+    """One step of plain gradient descent: its loss, and by how much weights and statistics have moved."""
     system = next(system for system in SYSTEMS if system.decoder == decoder)
     config = ranks.config_of(config, size)
     fabric = devices.make_fabric(config, ranks=size > 1)
     model = system.build(**({"boundary_head": 5.0} if boundaries else {})).train()
     for module in model.modules():
-        for name in ("p", "drop_prob", "dropout", "attention_dropout", "activation_dropout"):
+        for name in CHANCE:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
     wrapped, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=1.0))
@@ -38,22 +45,20 @@ def step(rank, config, size, decoder, boundaries):
     before = {name: x.clone() for name, x in model.state_dict().items()}
     torch.manual_seed(7)
     loss = loop._step(fabric, wrapped, optimizer, Criterion(ignore_index=255), batch, 1e9, 1, r, 7)
-    moved = {
-        name: (x - before[name]).flatten().tolist() for name, x in model.state_dict().items() if x.is_floating_point()
-    }
-    return loss.tolist(), moved
+    after = model.state_dict()
+    moved = [(after[name] - x).flatten().tolist() for name, x in before.items() if x.is_floating_point()]
+    return loss.tolist(), list(chain.from_iterable(moved))
 
 
-@pytest.mark.parametrize(
-    ("decoder", "boundaries"), [*((system.decoder, False) for system in SYSTEMS), ("semantic_fpn", True)]
-)
+SHAPES = [*((system.decoder, False) for system in SYSTEMS), ("semantic_fpn", True)]
+
+
+@pytest.mark.parametrize(("decoder", "boundaries"), SHAPES)
 def test_a_step_of_two_ranks_is_that_of_one_process(tmp_path, decoder, boundaries):
     config = tiny_config(write_set(tmp_path / "data"), batch_size=4)
     loss, moved = in_ranks(1, step, config, 1, decoder, boundaries)[0]
-    (loss_0, moved_0), (loss_1, moved_1) = in_ranks(2, step, config, 2, decoder, boundaries)
-    assert loss_0 == loss_1 and moved_0 == moved_1
-    assert loss_0 == pytest.approx(loss, rel=1e-4)
-    a, b = (
-        torch.tensor([x for part in found.values() for x in part], dtype=torch.float64) for found in (moved, moved_0)
-    )
+    first, second = in_ranks(2, step, config, 2, decoder, boundaries)
+    assert first == second
+    assert first[0] == pytest.approx(loss, rel=1e-4)
+    a, b = torch.tensor(moved, dtype=torch.float64), torch.tensor(first[1], dtype=torch.float64)
     assert (a - b).norm() < 1e-3 * a.norm()

@@ -9,6 +9,7 @@ Not here: the run folder's layout (``crispseg.runs``), evaluation on test data (
 import contextlib
 import json
 import math
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,8 @@ def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool
     parts = r.together(lambda: _prepare(config, out, manifest, fabric, resume=resume))
     train_set, val_set, model, average, wrapped, optimizer, criterion, state, steps = parts
     r.share(x for m in (model, average) if m is not None for x in (*m.parameters(), *m.buffers()))
+    if r.size == int(os.environ.get("LOCAL_WORLD_SIZE", r.size)):  # all on this machine
+        train_set.cache = r.told(train_set.cache)
     r = replace(r, adds_up=r.size == 1 or (adds_up(model) and not no_parts(t)))
 
     validations = {
