@@ -1,4 +1,4 @@
-"""What decoded pictures in memory cost beside loader processes: kept once for all, or by each, as without shared memory.
+"""What decoded pictures in memory cost beside loader processes: kept once for all, or by each as without such memory.
 
     python -m benchmarks.loader           # writes benchmarks/results/loader.json; half a minute
     python -m benchmarks.loader --table   # writes the table in docs/training.md, from the results
@@ -57,14 +57,8 @@ def memory(samples: list[Sample], way: str, workers: int, room: int) -> int:
         data = SegmentationDataset(samples, ClassSet(("a", "b"), default_palette(2)), cache_bytes=room)
     turns = [(i + shift, 0) for shift in range(EPOCHS) for i in range(len(samples))]  # a picture meets every loader
     order = [(i % len(samples), seed) for i, seed in turns]
-    loader: Any = DataLoader(
-        data,
-        sampler=order,
-        batch_size=None,
-        num_workers=workers,
-        persistent_workers=True,
-        multiprocessing_context="fork",
-    )
+    how: dict[str, Any] = {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
+    loader: Any = DataLoader(data, sampler=order, batch_size=None, **how)
     found = iter(loader)
     for _ in order:
         next(found)
