@@ -114,7 +114,9 @@ class Ranks:
         if self.size > 1:
             with _answered():
                 for x in tensors:
-                    dist.broadcast(x.detach(), 0)
+                    whole = x.detach().contiguous()
+                    dist.broadcast(whole, 0)
+                    x.detach().copy_(whole)
 
     def gathered(self, outputs: T) -> T:
         """Return ``outputs``, a tree of tensors (B / size, …), as those (B, …) of the whole batch, in its order.
