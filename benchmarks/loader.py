@@ -10,15 +10,17 @@ Not here: the cache (``crispseg.data.cache``), what loading costs in time.
 """
 
 import argparse
+import multiprocessing
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measure import RESULTS, save
 from benchmarks.operator_page import read, table
@@ -51,21 +53,40 @@ def pictures(root: Path) -> list[Sample]:
     return samples
 
 
+class Loads(Dataset[int]):
+    """What loads a sample and gives nothing: memory is then that of the samples, not of what is handed over."""
+
+    def __init__(self, data: SegmentationDataset) -> None:
+        self.data = data
+
+    def __getitem__(self, index: int) -> int:
+        self.data.load(index)
+        return index
+
+
 def memory(samples: list[Sample], way: str, workers: int, room: int) -> int:
-    """Bytes that the process and its loaders take together once every loader has seen every picture."""
+    """Bytes that a process and its loaders take together once every loader has seen every picture."""
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    process = fork.Process(target=_measure, args=(samples, way, workers, room, writer))
+    process.start()
+    found: int = reader.recv()
+    process.join()
+    return found
+
+
+def _measure(samples: list[Sample], way: str, workers: int, room: int, writer: Any) -> None:
+    warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
     with mock.patch.object(dataset, "make_cache", WAYS[way]):
         data = SegmentationDataset(samples, ClassSet(("a", "b"), default_palette(2)), cache_bytes=room)
-    turns = [(i + shift, 0) for shift in range(EPOCHS) for i in range(len(samples))]  # a picture meets every loader
-    order = [(i % len(samples), seed) for i, seed in turns]
+    n = len(samples)
+    order = [(i + shift) % n for shift in range(EPOCHS) for i in range(n)]  # a picture meets every loader
     how: dict[str, Any] = {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
-    loader: Any = DataLoader(data, sampler=order, batch_size=None, **how)
-    found = iter(loader)
+    found: Any = iter(DataLoader(Loads(data), sampler=order, batch_size=None, **how))
     for _ in order:
         next(found)
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    total = sum(map(pss, [os.getpid(), *map(int, children)]))
-    del found, loader
-    return total
+    writer.send(sum(map(pss, [os.getpid(), *map(int, children)])))
 
 
 def page(rows: list[dict[str, Any]], stamp: dict[str, Any]) -> str:

@@ -34,10 +34,11 @@ def step(rank, config, size, decoder, boundaries):
         for name in CHANCE:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
+    model.double()  # in float32 the gradient of a deep network of batch norms is rounded in its third digit
     wrapped, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters(), lr=1.0))
     r = ranks.Ranks(rank, size, adds_up=size == 1 or (adds_up(model) and not no_parts(config.training)))
     generator = torch.Generator().manual_seed(1)
-    images = torch.rand(4, 3, 64, 96, generator=generator)
+    images = torch.rand(4, 3, 64, 96, generator=generator, dtype=torch.float64)
     labels = torch.randint(5, (4, 8, 12), generator=generator).repeat_interleave(8, 1).repeat_interleave(8, 2)
     labels[0, :40] = 255
     own = slice(4 // size * rank, 4 // size * (rank + 1))
@@ -59,6 +60,6 @@ def test_a_step_of_two_ranks_is_that_of_one_process(tmp_path, decoder, boundarie
     loss, moved = in_ranks(1, step, config, 1, decoder, boundaries)[0]
     first, second = in_ranks(2, step, config, 2, decoder, boundaries)
     assert first == second
-    assert first[0] == pytest.approx(loss, rel=1e-4)
+    assert first[0] == pytest.approx(loss, rel=1e-6)
     a, b = torch.tensor(moved, dtype=torch.float64), torch.tensor(first[1], dtype=torch.float64)
-    assert (a - b).norm() < 1e-3 * a.norm()
+    assert (a - b).norm() < 1e-6 * a.norm()
