@@ -17,7 +17,7 @@ import yaml
 from crispseg import typed
 from crispseg.errors import UsageError
 from crispseg.files import write_bytes
-from crispseg.limits import AUGMENTATION, check, idle_keys, idle_loss, idle_why, no_parts, said
+from crispseg.limits import AUGMENTATION, check, idle_keys, idle_loss, idle_why, no_devices, no_parts, said
 from crispseg.names import SIMILARITY, Normalise, Place, Side, SimilarityName
 
 
@@ -36,7 +36,7 @@ class DataConfig:
         scale: Range of the random rescaling before the crop.
         flip: Probability of a horizontal flip.
         jitter: Strength of the colour jitter; 0 is none.
-        cache: GiB of decoded images to keep in memory, in each loader process.
+        cache: GiB of decoded images to keep in memory, once for all loader processes and devices of a machine.
         max_share: Draw a crop again while one class fills more than this share of it.
         workers: Loader processes; 0 loads in the training process.
         transforms: Augmentation of your own in the place of scale, flip, jitter and max_share, "PATH.py:FACTORY" with
@@ -185,6 +185,8 @@ class TrainingConfig:
         patience: Stop after so many validations in a row without a better mIoU; null: never.
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
         accelerator: "auto", "cpu", "cuda", or "mps" (Apple's GPU).
+        devices: Processes that split a step's images, each on a GPU of its own, or on its share of the CPU's cores.
+        timeout: Seconds that a device waits for another before the training ends.
         logger: Where the curves go beside log.csv: "tensorboard", "wandb", "mlflow", or "csv" (log.csv alone).
         tf32: On a GPU, products of float32 in TF32: faster, 10 bits of the factors' 23.
         compile: Train through torch.compile, which takes minutes before the first step.
@@ -211,6 +213,8 @@ class TrainingConfig:
     patience: int | None = None
     checkpoint_every: int = 100
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    timeout: float = 600.0
     logger: Literal["tensorboard", "csv", "wandb", "mlflow"] = "tensorboard"
     tf32: bool = True
     compile: bool = False
@@ -230,6 +234,8 @@ class TrainingConfig:
             )
         if self.accumulate > 1 and (why := no_parts(self)):
             raise UsageError(f"training.accumulate {self.accumulate} does not apply: {why}")
+        if why := no_devices(self):
+            raise UsageError(why)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

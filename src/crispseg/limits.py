@@ -43,6 +43,26 @@ def no_parts(training: Any) -> str:
     return f"{' and '.join(whole)} of a batch is not a sum over its images; take a smaller batch_size" if whole else ""
 
 
+def no_devices(training: Any) -> str:
+    """Return why ``training`` cannot be split over its devices; empty if it can."""
+    devices, batch, parts = training.devices, training.batch_size, training.accumulate
+    if devices == 1:
+        waits = training.timeout != type(training).__dataclass_fields__["timeout"].default
+        why = "training.devices is 1, which waits for no other"
+        return f"training.timeout {training.timeout:g} does not apply: {why}" if waits else ""
+    if batch % devices:
+        return f"training.batch_size {batch} cannot be split over {devices} devices; take a multiple of {devices}"
+    if parts > batch // devices:
+        return (
+            f"training.accumulate {parts} is more parts than the {batch // devices} images of a batch that each of "
+            f"{devices} devices has"
+        )
+    if training.compile or training.accelerator == "mps":
+        key = "compile true" if training.compile else "accelerator mps"
+        return f"training.{key} is for one device, and training.devices is {devices}"
+    return ""
+
+
 OF_MASKS = frozenset({"maskformer", "mask2former"})
 """Systems whose loss is one of masks alone, and weighs no pixel by its class or its hardness. (kMaX has a semantic head
 beside, which does.)"""
@@ -135,6 +155,8 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ),
     ),
     "training.checkpoint_every": _at_least(1),
+    "training.devices": _at_least(1),
+    "training.timeout": _POSITIVE,
     "crispseg.reach": _at_least(1),
     "crispseg.tile": _at_least(1),
     "crispseg.weights": ("a file that crispseg train-refiner wrote", lambda value: Path(value).is_file()),

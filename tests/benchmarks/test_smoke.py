@@ -10,6 +10,7 @@ from benchmarks import (
     attach,
     busy,
     exports,
+    loader,
     measure,
     models,
     neck,
@@ -49,6 +50,12 @@ def bench(monkeypatch, tmp_path):
 def counted(rows):
     assert rows and all(row["calls"] >= 5 for row in rows), rows
     return rows
+
+
+def test_loader(bench):
+    rows = bench(loader, PICTURES=3, SIZE=(64, 64), WORKERS=(1, 2))["loader"]
+    assert [(row["workers"], row["way"]) for row in rows] == [(n, way) for n in (1, 2) for way in loader.WAYS]
+    assert "loader process" in loader.page(rows, measure.stamp())
 
 
 def test_attach(bench, tmp_path):

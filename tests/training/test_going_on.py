@@ -172,7 +172,7 @@ def scored(monkeypatch):
     """Validations give :data:`SCORES`, one after the other."""
     left = list(SCORES)
 
-    def validate(*_):
+    def validate(*_, **__):
         return {"miou": left.pop(0), "boundary_f": [None] * 3, "per_class": []}
 
     monkeypatch.setattr(loop, "validate", validate)

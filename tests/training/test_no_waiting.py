@@ -16,6 +16,7 @@ from crispseg import runs
 from crispseg.errors import CrispsegError
 from crispseg.losses import Criterion
 from crispseg.training import loop, optimisation, train, validation
+from crispseg.training.devices import make_fabric
 
 QUESTIONS = {"_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique2", "equal"}
 
@@ -43,7 +44,7 @@ def root(tmp_path):
 def test_a_step_asks_nothing_of_the_device(root, place):
     network = {"encoder": "resnet18", "decoder": "semantic_fpn", "pretrained": False, "place": place}
     config = tiny_config(root, model={**network, "decoder_channels": 16})
-    fabric, model = loop._fabric(config), runs.make_model(config, 3)
+    fabric, model = make_fabric(config), runs.make_model(config, 3)
     average = optimisation.make_average(model, 0.9)
     wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, config.training, fused=True))
     batch = {"image": torch.rand(2, 3, 64, 64), "label": torch.randint(4, (2, 64, 64)), "name": ["a", "b"]}
@@ -79,7 +80,7 @@ def test_validation_in_batches_measures_what_it_measures_one_by_one(root, monkey
     _, data = loop.sources.data_sets(config.data)
     model, found, sizes = runs.make_model(config, 3), [], []
     model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    fabric = loop._fabric(config)
+    fabric = make_fabric(config)
     for one_by_one in (frozenset({"cpu"}), frozenset()):
         monkeypatch.setattr(validation, "ONE_BY_ONE", one_by_one)
         found.append(validation.validate(model, data, fabric, 2))

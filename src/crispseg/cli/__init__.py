@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from crispseg import machine
+from crispseg import launcher, machine
 from crispseg._version import __version__
 from crispseg.errors import CrispsegError, UsageError, nearest, printable
 from crispseg.machine import interrupt
@@ -27,6 +27,9 @@ COMMANDS = {
     "demo": "see the whole thing on generated scenes",
     "train-refiner": "train the network of refine again, on generated pictures",
 }
+
+TRAIN_INSIDE = ("compare", "demo", "train-refiner")
+"""Commands that train among other things, and write as one process."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,6 +85,8 @@ def _dispatch(words: list[str], *, own: bool = False) -> int:
 
     module = importlib.import_module(f"crispseg.cli.{name.replace('-', '_')}")
     arguments = Parser(name, module.__doc__, module.flags()).read(rest)
+    if name in TRAIN_INSIDE and (among := launcher.rank_and_size()) is not None and among[1] > 1:
+        raise UsageError(f"crispseg {name} is one process; start it without torchrun")
     if own and name not in ("doctor", "import"):
         machine.start()
     return int(module.run(arguments))

@@ -17,11 +17,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from crispseg import launcher
 from crispseg.cli import say
 from crispseg.cli._config import config_flags, config_of, tree_of
 from crispseg.cli._parser import Flag, path
 from crispseg.config import Config, read_tree
-from crispseg.errors import DataError, UsageError, printable
+from crispseg.errors import CrispsegError, DataError, UsageError, printable
 from crispseg.progress import in_words
 
 FIRST = (
@@ -53,7 +54,7 @@ def flags() -> list[Flag]:
         Flag(
             name="--resume",
             metavar="DIR",
-            help="go on with the run in DIR, with its own config; only training.epochs may be another",
+            help="go on with the run in DIR, with its own config; only training.epochs and the devices may be others",
             **first,
         ),
         *config_flags(first=FIRST),
@@ -82,6 +83,8 @@ def run(arguments: Any) -> int:
     if out is None and not arguments.print_config:
         raise UsageError("where to? give --out DIR for a new run, or --resume DIR to go on with one")
     if by_plan:
+        if launcher.rank_and_size() is not None:
+            raise UsageError(f"torchrun needs a config: crispseg plan {arguments.root} writes one")
         config = config_of(arguments, tree)
         refuse_unnamed_code(config, arguments.given, config.model.start)
         look_at(config)
@@ -91,10 +94,18 @@ def run(arguments: Any) -> int:
     config = config_of(arguments, tree)
     refuse_unnamed_code(config, arguments.given, files[-1] if files else config.model.start)
     from crispseg.training import train
+    from crispseg.training.ranks import RankError
 
-    if arguments.resume is None and not by_plan:
+    if arguments.resume is None and not by_plan and not launcher.silent():
         look_at(config)
-    metrics = train(config, out, resume=arguments.resume is not None)
+    try:
+        metrics = train(config, out, resume=arguments.resume is not None)
+    except RankError as error:
+        if launcher.silent():
+            return error.exit_code
+        raise CrispsegError(f"{error}; crispseg train --resume {out} goes on from the last checkpoint") from error
+    if launcher.silent():
+        return 0
     steps, best = metrics["steps"], metrics["val"]["miou"]
     early = steps < metrics["planned_steps"]
     of = f" of {metrics['planned_steps']} (training.patience: no better mIoU)" if early else ""

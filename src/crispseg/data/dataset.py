@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from crispseg.data.cache import make_cache
 from crispseg.data.classes import ClassSet
 from crispseg.data.images import exif_orientation, open_picture, read_image
 from crispseg.data.labels import read_label
@@ -40,7 +41,8 @@ class SegmentationDataset(Dataset[Item]):
     size
         (height, width) to which image (bilinear) and label (nearest) are brought when loaded, before the transform.
     cache_bytes
-        Keep loaded samples in memory, as uint8 at ``size``, until this many bytes are used; in each worker process.
+        Keep loaded samples in memory, as uint8 at ``size``, until this many bytes are used; on Linux once for all
+        processes that got this data set by fork or pickled, elsewhere in each.
 
     Raises
     ------
@@ -63,8 +65,7 @@ class SegmentationDataset(Dataset[Item]):
         if unlabelled:
             raise ValueError(f"every sample needs a label, but {unlabelled[0]!r} has none")
         self.samples, self.classes, self.transform, self.size = list(samples), classes, transform, size
-        self._room = cache_bytes
-        self._cache: dict[int, tuple[Tensor, Tensor]] = {}
+        self.cache = make_cache(len(samples), cache_bytes)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -87,19 +88,13 @@ class SegmentationDataset(Dataset[Item]):
 
     def load(self, index: int) -> tuple[Tensor, Tensor]:
         """Return image uint8 (3, H, W) and label uint8 (H, W) at ``size``, untransformed. Do not write to them."""
-        if index in self._cache:
-            return self._cache[index]
+        if (kept := self.cache.get(index)) is not None:
+            return kept
         image, label = read_pair(self.samples[index], self.classes)
         if self.size is not None:
             image, label = resize_image(image, self.size), resize_label(label, self.size)
-        if image.nbytes + label.nbytes <= self._room:
-            self._room -= image.nbytes + label.nbytes
-            self._cache[index] = image, label
+        self.cache.put(index, image, label)
         return image, label
-
-    def __getstate__(self) -> dict[str, Any]:
-        room = self._room + sum(image.nbytes + label.nbytes for image, label in self._cache.values())
-        return {**self.__dict__, "_cache": {}, "_room": room}  # a worker process fills its own
 
 
 def read_pair(sample: Sample, classes: ClassSet) -> tuple[Tensor, Tensor]:

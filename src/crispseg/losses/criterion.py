@@ -51,6 +51,8 @@ MASSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """The weight of each pixel in the mean that a loss is: of labels (void as 0), and where they count. Others are none."""
 
+Masses = dict[LossName, float]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Criterion:
@@ -59,8 +61,8 @@ class Criterion:
         L = Σ_name weights[name] · LOSSES[name](logits, target)
 
     kind: the form of the cross-entropy in it, ``"cross_entropy"`` or ``"ohem"``; class_weights: of the cross-entropy,
-    (K,) on the logits' device, or None. A loss of weight 0 is not computed. whole: labels (B, H, W) of the batch that
-    the target is a part of, or None.
+    (K,) on the logits' device, or None. A loss of weight 0 is not computed. masses: the sum of the pixels' weights of
+    each loss in the batch that the target is a part of; None if the target is all of it.
     """
 
     kind: Literal["cross_entropy", "ohem"] = "cross_entropy"
@@ -68,7 +70,7 @@ class Criterion:
     class_weights: Tensor | None = None
     aux_weight: float = 0.4
     weights: Mapping[LossName, float] = field(default_factory=lambda: {"cross_entropy": 1.0})
-    whole: Tensor | None = None
+    masses: Mapping[LossName, float] | None = None
 
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         terms = [
@@ -76,18 +78,19 @@ class Criterion:
             for name, weight in self.weights.items()
             if weight
         ]
-        if self.whole is not None:
+        if self.masses is not None:
             names = [name for name, weight in self.weights.items() if weight]
-            terms = [self._mass(name, target) / self._mass(name, self.whole) * term for name, term in zip(names, terms)]
+            terms = [self._mass(name, target) / self.masses[name] * term for name, term in zip(names, terms)]
         return reduce(add, terms)
 
-    def in_part_of(self, whole: Tensor) -> "Criterion":
+    def in_part_of(self, whole: Tensor, over: Callable[[Masses], Masses] = dict) -> "Criterion":
         """Return the criterion for parts of a batch: its losses of all parts add up to this one's of the batch.
 
-        ``whole``: labels (B, H, W) of the batch. Each loss is a mean over pixels with weights w that the labels alone
-        know, so L(batch) = Σ_parts (Σ_part w / Σ_batch w) · L(part). KeyError, when called, for a loss that is none.
+        ``whole``: labels (B, H, W) of the batch, or of this process's share of it; ``over`` then turns the masses of
+        the share into those of the batch. Each loss is a mean over pixels with weights w that the labels alone know, so
+        L(batch) = Σ_parts (Σ_part w / Σ_batch w) · L(part). KeyError for a loss that is none.
         """
-        return replace(self, whole=whole)
+        return replace(self, masses=over({name: self._mass(name, whole) for name, w in self.weights.items() if w}))
 
     def _mass(self, name: LossName, target: Tensor) -> float:
         """Σ w of a loss over labels, never 0."""

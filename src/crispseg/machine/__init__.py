@@ -62,7 +62,7 @@ def start() -> None:
     from crispseg.machine import waiting
 
     share = settle()
-    if share is not None:
+    if share is not None and os.environ.get("RANK", "0") in ("", "0"):  # one of several processes speaks
         print(f"crispseg: {share}", file=sys.stderr)
     if not any(is_users(name) for name in WAITING):
         waiting.watch()

@@ -83,7 +83,7 @@ def of_loading(facts: DataFacts, seen: Size, cores: int, memory: float) -> list[
     room = math.ceil(needed * 11) / 10
     return [
         Choice("data.cache", room, f"GiB: all {facts.images} pictures, of {memory:.0f} GiB"),
-        Choice("data.workers", 0, "the pictures are in memory, and each process would keep its own"),
+        Choice("data.workers", 0, "the pictures are in memory"),
     ]
 
 

@@ -24,6 +24,7 @@ DATA = "data.json"
 WRITTEN = ("config.yaml", "environment.json", "classes.json", DATA, "log.csv", "metrics.json", "model.safetensors")
 CHECKED = (f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt")
 LONGER = "training.epochs"
+MAY_DIFFER = (LONGER, "training.devices", "training.timeout")
 """What may differ when a run is resumed."""
 Facts = dict[str, Any]
 
@@ -84,10 +85,10 @@ def check_data(config: Config, folder: Path, facts: Facts | None = None) -> None
             raise UsageError(f"{config.data.root} is not the data of the run in {folder}: {difference}")
 
 
-def prolong(config: Config, out: Path, manifest: Manifest, done: int, steps: int) -> None:
-    """Write down that the run in ``out`` now has ``steps`` steps, if it had another number of epochs.
+def prolong(config: Config, out: Path, manifest: Manifest | None, done: int, steps: int) -> None:
+    """Write down that the run in ``out`` now has ``steps`` steps, if it had another number of epochs or of devices.
 
-    Raises UsageError if more are done than that.
+    ``manifest``: None if this process is not the one that writes. Raises UsageError if more are done than that.
     """
     before = configs.read(out / "config.yaml")
     if not configs.differences(before, config):
@@ -96,7 +97,8 @@ def prolong(config: Config, out: Path, manifest: Manifest, done: int, steps: int
         raise UsageError(
             f"{out} has done {done} steps already, and {LONGER} {config.training.epochs} is {steps}; give more"
         )
-    manifest.write("config.yaml", configs.to_yaml(config).encode())
+    if manifest is not None:
+        manifest.write("config.yaml", configs.to_yaml(config).encode())
 
 
 def recorded_threads(folder: Path) -> int | None:
@@ -119,7 +121,7 @@ def _check_run(config: Config, out: Path, resume: bool) -> None:
             raise UsageError(f"{out} is not a run folder: it has no config.yaml")
         check(out, "config.yaml", runs.CODE, runs.TRANSFORMS)
         differ = configs.differences(configs.read(out / "config.yaml"), config)
-        if other := [said for said in differ if not said.startswith(f"{LONGER}:")]:
+        if other := [said for said in differ if said.partition(":")[0] not in MAY_DIFFER]:
             raise UsageError(f"{out} was trained with another config ({'; '.join(other)}); resume with its own")
         runs.check_code(config, out)
 

@@ -23,12 +23,14 @@ Row = dict[str, float | None]
 
 
 class Log:
-    """Rows of numbers, one a logged step."""
+    """Rows of numbers, one a logged step. ``silent``: another rank writes and says them."""
 
-    def __init__(self, folder: Path, state: dict[str, Any], *, total: int, logger: str = "tensorboard") -> None:
-        self.folder, self.rows = folder, state["log"]
+    def __init__(
+        self, folder: Path, state: dict[str, Any], *, total: int, logger: str = "tensorboard", silent: bool = False
+    ) -> None:
+        self.folder, self.rows, self.silent = folder, state["log"], silent
         start = int(self.rows[-1]["step"] or 0) if self.rows else 0
-        self.logger = _logger(logger, folder, state.get("logger"), start)
+        self.logger = None if silent else _logger(logger, folder, state.get("logger"), start)
         self.state = state
         self.progress = Progress(
             TextColumn("{task.description}"),
@@ -37,7 +39,7 @@ class Log:
             TextColumn("{task.fields[said]}"),
             TimeRemainingColumn(),
             console=(console := Console(stderr=True)),
-            disable=not console.is_terminal,
+            disable=silent or not console.is_terminal,
         )
         self.task = self.progress.add_task("training", total=total, said="")
         self.ticker = Ticker("training", total, start=start)
@@ -53,6 +55,8 @@ class Log:
 
     def advance(self, step: int, loss: float) -> None:
         """Move the progress bar to ``step``; without a terminal, a line now and then."""
+        if self.silent:
+            return
         said = f"loss {loss:.3f}"
         if self.progress.disable:
             self.ticker.at(step, said)
@@ -62,6 +66,8 @@ class Log:
     def write(self, step: int, **values: float | None) -> None:
         """Keep a row; ``log.csv`` is rewritten whole. None is an empty cell."""
         self.rows.append({"step": step, **values})
+        if self.silent:
+            return
         measured = {name: value for name, value in values.items() if value is not None}
         if self.logger is not None:
             self.logger.log_metrics(measured, step)

@@ -11,21 +11,21 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch import Tensor, nn
 
 from crispseg import config as configs
-from crispseg import machine, runs
+from crispseg import launcher, runs
 from crispseg.config import Config
-from crispseg.data import ClassSet
+from crispseg.data import ClassSet, SegmentationDataset
 from crispseg.data.classes import encode_classes
-from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line, is_memory, printable
+from crispseg.errors import CrispsegError, DataError, UsageError, in_a_line, printable
+from crispseg.limits import no_parts
 from crispseg.losses import Criterion
 from crispseg.manifest import Manifest
 from crispseg.models.factory import read_code
@@ -33,15 +33,16 @@ from crispseg.models.hosts.published import nothing_fetched
 from crispseg.models.network import SegmentationNetwork, adds_up
 from crispseg.models.weights import encode_tensors
 from crispseg.progress import say
-from crispseg.training import checkpoint, folder, optimisation, sources
+from crispseg.training import checkpoint, devices, folder, launch, optimisation, ranks, sources
+from crispseg.training.batch_norm import OverRanks
 from crispseg.training.log import Log, waited
 from crispseg.training.memory import keep_freed_memory
 from crispseg.training.order import mix
+from crispseg.training.ranks import Ranks
 from crispseg.training.start import start_from
 from crispseg.training.validation import TOLERANCES, validate
 
 LAST, BEST = folder.CHECKED
-PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 READ_EVERY = {"cuda": 20}
 """Steps between two readings of the loss on a device, 1 if it is not here: whoever reads waits for the device."""
 
@@ -49,7 +50,8 @@ READ_EVERY = {"cuda": 20}
 def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train what ``config`` describes into the run folder ``out`` and return its ``metrics.json``.
 
-    With ``resume``, go on from ``out``'s last checkpoint; without, ``out`` must not hold a run.
+    With ``resume``, go on from ``out``'s last checkpoint; without, ``out`` must not hold a run. On several devices
+    (``config.training.devices``) it starts a process for each; under torchrun it is one of them, and rank 0 writes.
 
     Raises
     ------
@@ -60,27 +62,45 @@ def train(config: Config, out: Path, *, resume: bool = False) -> dict[str, Any]:
         A file of the data set or of the run is not what it has to be.
     CrispsegError
         The loss or the gradient is not finite: names the step and the samples. Checkpoints stay as they were. Or memory
-        did not suffice, or a loader process was killed.
+        did not suffice, or a loader process or a rank was killed.
     """
-    out = Path(out)
-    _check(config)
-    with folder.opened(config, out, resume=resume) as manifest, _told(), _threads(out if resume else None):
+    out, of_launcher = Path(out), launcher.rank_and_size()
+    if of_launcher is None and config.training.devices > 1:
+        devices.check(config)
+        return launch.run(config, out, resume=resume)
+    rank, size = of_launcher or (0, 1)
+    config = ranks.config_of(config, size)
+    devices.check(config)
+    opened = folder.opened(config, out, resume=resume) if rank == 0 else ranks.silence(rank)
+    with opened as manifest, devices.told(), devices.threads(out if resume else None):
         return _train(config, out, manifest, resume=resume)
 
 
 def check(config: Config) -> None:
     """Raise what :func:`train` would raise before its first step: for the data set, the network and the config."""
-    _check(config)
+    devices.check(config)
     train_set, _ = sources.data_sets(config.data)
     _network(config, train_set.classes, resumed=False)
     sources.weights_of_classes(config, train_set)
 
 
-def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> dict[str, Any]:
-    fabric, t = _fabric(config), config.training
-    gpu = fabric.device.type == "cuda"
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
+class _Parts(NamedTuple):
+    """What a training works with; ``wrapped``: the model as Fabric runs it."""
+
+    train_set: SegmentationDataset
+    val_set: SegmentationDataset
+    model: SegmentationNetwork
+    average: Any
+    wrapped: Any
+    optimizer: Any
+    criterion: Criterion
+    state: checkpoint.State
+    steps: int
+
+
+def _prepare(config: Config, out: Path, manifest: Manifest | None, fabric: Fabric, *, resume: bool) -> _Parts:
+    """Read the data, make the network, load what a resumed run has, write what a new one is."""
+    t, gpu = config.training, fabric.device.type == "cuda"
     train_set, val_set = sources.data_sets(config.data)
     facts = folder.data_facts(config)
     if resume:
@@ -129,8 +149,24 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
         folder.prolong(config, out, manifest, state["step"], steps)
         if state["epochs"] != t.epochs:  # asked for more, or fewer: patience counts from here
             state |= {"epochs": t.epochs, "since": state["step"]}
-    else:
+    elif manifest is not None:
         _start(config, manifest, train_set.classes, facts)
+    return _Parts(train_set, val_set, model, average, wrapped, optimizer, criterion, state, steps)
+
+
+def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool) -> dict[str, Any]:
+    """``manifest``: that of the run's files in the rank that writes them, None in others."""
+    t = config.training
+    fabric = devices.make_fabric(config, ranks=t.devices > 1)
+    r = Ranks(fabric.global_rank, fabric.world_size)
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    parts = r.together(lambda: _prepare(config, out, manifest, fabric, resume=resume))
+    train_set, val_set, model, average, wrapped, optimizer, criterion, state, steps = parts
+    r.share(x for m in (model, average) if m is not None for x in (*m.parameters(), *m.buffers()))
+    if r.size == int(os.environ.get("LOCAL_WORLD_SIZE", r.size)):  # all on this machine
+        train_set.cache = r.told(train_set.cache)
+    r = replace(r, adds_up=r.size == 1 or (adds_up(model) and not no_parts(t)))
 
     validations = {
         min(steps, -(-e * len(train_set) // t.batch_size)) for e in range(1, t.epochs + 1) if e % t.validate_every == 0
@@ -138,16 +174,19 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
     validations.add(steps)
     started = time.monotonic() - state["seconds"]
     losses = _Losses(READ_EVERY.get(fabric.device.type, 1))
-    with _products(t.tf32), Log(out, state, total=steps, logger=t.logger) as log:
+    with devices.products(t.tf32), Log(out, state, total=steps, logger=t.logger, silent=not r.first) as log:
         start, since = state["step"], state["since"]
         end = start if waited(log.rows, t.patience, since) else steps
-        stream = sources.batches(train_set, config, start=start, steps=end, pin_memory=gpu)
+        gpu = fabric.device.type == "cuda"
+        stream = sources.batches(train_set, config, start=start, steps=end, pin_memory=gpu, ranks=r)
         for step, batch in enumerate(stream, start=start):
-            torch.manual_seed(mix(config.seed, step))  # dropout
+            seed = mix(config.seed, step)
+            torch.manual_seed(r.seed(seed))  # dropout
             lr = optimisation.learning_rate(step, steps, t)
             optimisation.set_learning_rate(optimizer, lr)
-            found = _step(fabric, wrapped, optimizer, criterion, batch, t.clip, t.accumulate)
-            losses.add(step, batch["name"], found)
+            found = _step(fabric, wrapped, optimizer, criterion, batch, t.clip, t.accumulate, r, seed)
+            if r.first:
+                losses.add(step, batch["name"], found)
             if average is not None:
                 average.update_parameters(model)
             done = step + 1
@@ -155,7 +194,7 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
             best = False
             if done in validations:
                 judged = average.module if average is not None else model
-                val = validate(judged, val_set, fabric, t.batch_size, t.validate_window)
+                val = validate(judged, val_set, fabric, t.batch_size, window=t.validate_window, ranks=r)
                 best = val["miou"] > state["best"]
                 if best:
                     state |= {"best": val["miou"], "best_step": done, "val": val}
@@ -165,12 +204,13 @@ def _train(config: Config, out: Path, manifest: Manifest, *, resume: bool) -> di
                 log.write(done, loss=losses.take(), lr=lr)
             if done in validations or done % t.checkpoint_every == 0:
                 state |= {"step": done, "seconds": time.monotonic() - started, "log": log.rows}
-                state |= _capture(model, average, optimizer, fabric)
-                names = (*((BEST,) if best else ()), LAST)  # last says that best is there
-                checkpoint.save(state, manifest, *names)
+                if manifest is not None:
+                    state |= _capture(model, average, optimizer, fabric)
+                    names = (*((BEST,) if best else ()), LAST)  # last says that best is there
+                    checkpoint.save(state, manifest, *names)
             if done in validations and waited(log.rows, t.patience, since):
                 break
-    return _finish(out, manifest, state, model, steps)
+    return r.told(_finish(out, manifest, state, model, steps) if manifest is not None else {})
 
 
 def _network(config: Config, classes: ClassSet, *, resumed: bool) -> SegmentationNetwork:
@@ -205,21 +245,29 @@ def _step(
     batch: dict[str, Any],
     clip: float,
     parts: int = 1,
+    r: Ranks = Ranks(),  # noqa: B008
+    seed: int = 0,
 ) -> Tensor:
-    """Take one optimizer step, its images in so many parts.
+    """Take one optimizer step, its images in so many parts; ``seed``: of what is random in the loss of several ranks.
 
-    Return its loss and the norm of its gradient (2,), which nothing here waits for.
+    Return the loss and the norm of the gradient (2,) of the images of all ranks, which nothing here waits for.
     """
     labels = fabric.to_device(batch["label"])
     total = torch.zeros((), device=labels.device)
-    if parts > 1:
-        criterion = criterion.in_part_of(labels)
+    if parts > 1 or (r.size > 1 and r.adds_up):
+        criterion = criterion.in_part_of(labels, lambda masses: r.sums(masses, labels.device))
     for part, target in zip(batch["image"].tensor_split(parts), labels.tensor_split(parts)):
         images = fabric.to_device(part).contiguous(memory_format=torch.channels_last)
-        logits, others = model(images, aux=True)
+        with OverRanks(r) if r.size > 1 else contextlib.nullcontext():
+            logits, others = model(images, aux=True)
+        if not r.adds_up:
+            logits, others, target = r.gathered((logits, others, target))
+            torch.manual_seed(seed)
         loss = model.loss(logits, others, target, criterion)
         fabric.backward(loss)
         total = total + loss.detach()
+    total = r.sum(total) if r.adds_up else total
+    r.sum_gradients(model)
     norm = cast(Tensor, fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False))
     optimizer.step()
     optimizer.zero_grad()
@@ -264,77 +312,6 @@ def _restore(state: checkpoint.State, model: nn.Module, average: Any, optimizer:
         average.updates = state["averaged"]
     optimizer.load_state_dict(state["optimizer"])
     fabric.strategy.precision.load_state_dict(state["precision"])
-
-
-def _check(config: Config) -> None:
-    t = config.training
-    if (processes := os.environ.get("WORLD_SIZE", "1")) not in ("", "1"):
-        raise UsageError(
-            f"training is for one process and one device so far, but WORLD_SIZE is {processes}, and each process "
-            "would train the whole run; start it without torchrun (or unset WORLD_SIZE)"
-        )
-    if t.precision == "fp16" and (t.accelerator == "cpu" or not torch.cuda.is_available()):
-        raise UsageError("training.precision fp16 needs a GPU (none is used here); on a CPU use bf16 or fp32")
-    if t.accelerator == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("training.accelerator mps is Apple's GPU, and torch finds none here; take auto or cpu")
-
-
-def _fabric(config: Config) -> Fabric:
-    t = config.training
-    fabric = Fabric(
-        accelerator=t.accelerator,
-        devices=1,
-        precision=PRECISIONS[t.precision],  # type: ignore[arg-type]
-        plugins=LightningEnvironment(),  # one process, whatever SLURM's variables say of the job
-    )
-    fabric.launch()
-    return fabric
-
-
-@contextlib.contextmanager
-def _products(tf32: bool) -> Iterator[None]:
-    """Products of float32 on a GPU in TF32, or not; a CPU has none."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn what the machine did to a training into a line that says what helps."""
-    try:
-        yield
-    except (RuntimeError, MemoryError, ValueError) as error:
-        if "Expected more than 1 value per channel" in str(error):
-            raise CrispsegError(
-                f"batch norm has one value to normalise ({in_a_line(error)}); take a larger data.crop, or more images "
-                "at once: a larger training.batch_size, a smaller training.accumulate"
-            ) from error
-        if "DataLoader worker" in str(error):
-            raise CrispsegError(
-                f"a loader process is gone ({in_a_line(error)}); most often memory, or shared memory in a container, "
-                "ran out: take fewer data.workers (0: none), a smaller data.cache, or docker --shm-size"
-            ) from error
-        if is_memory(error):
-            raise CrispsegError(
-                f"training ran out of memory ({in_a_line(error)}); take a smaller training.batch_size or data.crop"
-            ) from error
-        raise
-
-
-@contextlib.contextmanager
-def _threads(resumed: Path | None) -> Iterator[None]:
-    """Compute a resumed run on as many threads as before, since their number changes bits; a user's own number wins."""
-    before = torch.get_num_threads()
-    recorded = None if resumed is None or machine.is_users("OMP_NUM_THREADS") else folder.recorded_threads(resumed)
-    torch.set_num_threads(recorded or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _json(value: Any) -> bytes:

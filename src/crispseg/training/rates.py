@@ -14,7 +14,8 @@ from torch.utils.data import default_collate
 
 from crispseg.config import Config
 from crispseg.losses import Criterion
-from crispseg.training import loop, optimisation, sources
+from crispseg.training import loop, optimisation, ranks, sources
+from crispseg.training.devices import make_fabric
 from crispseg.training.order import mix, permutation
 
 Curve = list[tuple[float, float]]
@@ -30,7 +31,8 @@ def range_test(config: Config, *, steps: int = 60, low: float = 1e-5, high: floa
     rate is that of its decoder. It ends early where the loss is not finite, or 4 times the smallest before.
     Raises as :func:`crispseg.training.check` does.
     """
-    fabric, t = loop._fabric(config), config.training
+    config = ranks.config_of(config, 1)
+    fabric, t = make_fabric(config), config.training
     train_set, _ = sources.data_sets(config.data)
     torch.manual_seed(config.seed)
     model = loop._network(config, train_set.classes, resumed=False).to(memory_format=torch.channels_last)

@@ -14,7 +14,8 @@ from torch.utils.data import default_collate
 from crispseg import runs
 from crispseg.config import Config
 from crispseg.losses import Criterion
-from crispseg.training import loop, optimisation, sources
+from crispseg.training import loop, optimisation, ranks, sources
+from crispseg.training.devices import make_fabric
 from crispseg.training.order import mix
 from crispseg.training.validation import validate
 
@@ -36,7 +37,8 @@ def rehearse(config: Config, *, steps: int = 3, pictures: int = 2) -> Rehearsal:
     Random weights, the first pictures of the data, read and cut in this process. Raises as
     :func:`crispseg.training.check` does, and ``RuntimeError`` if memory does not suffice.
     """
-    fabric, t = loop._fabric(config), config.training
+    config = ranks.config_of(config, 1)
+    fabric, t = make_fabric(config), config.training
     train_set, val_set = sources.data_sets(config.data)
     torch.manual_seed(config.seed)
     model = runs.make_model(config, len(train_set.classes), pretrained=False).to(memory_format=torch.channels_last)

@@ -17,6 +17,7 @@ from crispseg.losses import class_weights
 from crispseg.progress import lines
 from crispseg.training.augmentation import UserTransform
 from crispseg.training.order import Batches
+from crispseg.training.ranks import Ranks
 
 
 def data_sets(d: DataConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
@@ -54,16 +55,30 @@ def weights_of_classes(config: Config, data: SegmentationDataset) -> Tensor | No
 
 
 def batches(
-    data: SegmentationDataset, config: Config, *, start: int, steps: int, pin_memory: bool
+    data: SegmentationDataset,
+    config: Config,
+    *,
+    start: int,
+    steps: int,
+    pin_memory: bool,
+    ranks: Ranks = Ranks(),  # noqa: B008
 ) -> Iterator[dict[str, Any]]:
-    """The batches of steps ``start`` … ``steps`` − 1; an error in a loader process is told as if it happened here."""
+    """This rank's part of the batches of steps ``start`` … ``steps`` − 1, with the names of all samples of the step.
+
+    An error in a loader process is told as if it happened here.
+    """
+    shape = (len(data), config.training.batch_size, steps, config.seed, start)
+    order, named = Batches(*shape, rank=ranks.rank, ranks=ranks.size), Batches(*shape)
     loader: Any = DataLoader(
         data,
-        batch_sampler=Batches(len(data), config.training.batch_size, steps, config.seed, start=start),
+        batch_sampler=order,
         num_workers=config.data.workers,
         pin_memory=pin_memory,
     )
     try:
-        yield from loader
+        for step, batch in enumerate(loader, start):
+            if ranks.size > 1:
+                batch["name"] = [data.samples[i].name for i, _ in named.whole(step)]
+            yield batch
     except DataError as error:
         raise DataError(str(error).rsplit("DataError: ", 1)[-1].strip()) from error

@@ -17,6 +17,7 @@ from crispseg.errors import DataError
 from crispseg.inference import predict_logits
 from crispseg.metrics import BoundaryFScore, MeanIoU
 from crispseg.progress import lines
+from crispseg.training.ranks import Ranks
 
 TOLERANCES = (1.0, 3.0, 5.0)
 ONE_BY_ONE = frozenset({"cpu"})
@@ -25,33 +26,46 @@ ONE_BY_ONE = frozenset({"cpu"})
 
 @torch.no_grad()
 def validate(
-    model: nn.Module, data: SegmentationDataset, fabric: Fabric, batch_size: int = 1, window: Size | None = None
+    model: nn.Module,
+    data: SegmentationDataset,
+    fabric: Fabric,
+    batch_size: int = 1,
+    *,
+    window: Size | None = None,
+    ranks: Ranks = Ranks(),  # noqa: B008
 ) -> dict[str, Any]:
     """Metrics of ``model`` on ``data`` at the size it is read at; None where one is undefined.
 
     One image at a time on a CPU; on a GPU up to ``batch_size`` neighbours of one size. ``window``: (height, width) of a
-    sliding window by which each is seen, in steps of half of it, as ``crispseg evaluate --window`` does.
+    sliding window by which each is seen, in steps of half of it, as ``crispseg evaluate --window`` does. Of several
+    ranks each looks at its share of the images; they add up counts, so the metrics are those of one process, and each
+    has them all.
     """
     k, ignore = len(data.classes), data.classes.ignore_index
     miou = MeanIoU(k, ignore_index=ignore).to(fabric.device)
     boundary = BoundaryFScore(k, ignore_index=ignore, tolerances=TOLERANCES).to(fabric.device)
+
+    def count() -> None:
+        own = range(ranks.rank, len(data), ranks.size)
+        items = (data.get(index, 0) for index in lines(own, "validating", len(own)))
+        for images, labels in batches(items, 1 if fabric.device.type in ONE_BY_ONE else batch_size):
+            with fabric.autocast():
+                seen = fabric.to_device(images).contiguous(memory_format=torch.channels_last)
+                logits = predict_logits(model, seen, window=window)
+            prediction, target = logits.argmax(1), fabric.to_device(labels)
+            miou.update(prediction, target)
+            boundary.update(prediction, target)
+
     training = model.training
     model.eval()
-    items = (data.get(index, 0) for index in lines(range(len(data)), "validating", len(data)))
-    for images, labels in batches(items, 1 if fabric.device.type in ONE_BY_ONE else batch_size):
-        with fabric.autocast():
-            seen = fabric.to_device(images).contiguous(memory_format=torch.channels_last)
-            logits = predict_logits(model, seen, window=window)
-        prediction, target = logits.argmax(1), fabric.to_device(labels)
-        miou.update(prediction, target)
-        boundary.update(prediction, target)
+    ranks.together(count)
     model.train(training)
-    result = miou.compute()
+    result, at_boundary = (metric.scores(ranks.sum(metric.totals)) for metric in (miou, boundary))
     if result["miou"].isnan():
         raise DataError("the validation split has no labelled pixel, so no checkpoint can be chosen on it")
     return {
         "miou": result["miou"].item(),
-        "boundary_f": _or_none(boundary.compute()["boundary_f"]),
+        "boundary_f": _or_none(at_boundary["boundary_f"]),
         "per_class": _or_none(result["per_class"]),
     }
 
