@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ from crispseg.exported.facts import seal
 from crispseg.exported.runtimes import needs
 from crispseg.exporting import onnx_file
 from crispseg.files import write_bytes
-from crispseg.web.refiner import refiner_facts, refiner_onnx
 from crispseg.web.runtime import VERSION, runtime_files
 
+PAGE = Path(__file__).with_name("page")
 Site = Mapping[str, bytes]
 """The files of a page, by their path in its folder."""
 
@@ -64,23 +63,23 @@ def make_site(
         raise UsageError(f"{path}: a browser runs .onnx files: crispseg export --run DIR --out model.onnx")
     facts = read_exported(path).facts
     onnx = needs("onnx")
-    needs("onnxscript")
     runtime = runtime_files(ort)
-    networks = {"model.onnx": _shared(onnx.load(path), facts), "refiner.onnx": refiner_onnx()}
+    page = {file.name: file.read_bytes() for file in sorted(PAGE.iterdir())}
+    networks = {"model.onnx": _shared(onnx.load(path), facts), "refiner.onnx": page.pop("refiner.onnx")}
+    refiner = {entry.key: entry.value for entry in onnx.load_from_string(networks["refiner.onnx"]).metadata_props}
     about = {
         **_about(facts),
         "name": name or path.stem,
         "version": __version__,
         "runtime": {"folder": f"ort-{VERSION}/"},
         "model": _of("model.onnx", networks),
-        "refiner": {**_of("refiner.onnx", networks), **refiner_facts()},
+        "refiner": {**_of("refiner.onnx", networks), **json.loads(refiner["crispseg.refiner"])},
     }
-    page = resources.files("crispseg.web") / "page"
     return {
         **{f"ort-{VERSION}/{file}": data for file, data in runtime.items()},
         **networks,
         "model.json": (json.dumps(about, indent=1) + "\n").encode(),
-        **{file.name: file.read_bytes() for file in sorted(page.iterdir(), key=lambda file: file.name == "index.html")},
+        **dict(sorted(page.items(), key=lambda item: item[0] == "index.html")),
     }
 
 

@@ -1,11 +1,13 @@
-// The learned refiner around its network, step by step as crispseg.refinement.learned does it in Python: which pixels may
-// change, tiles, what goes back. Not here: the network itself (refiner.onnx), running it (worker.js).
+// The learned refiner, step by step as crispseg.refinement.learned does it in Python: which pixels may change, tiles, what
+// goes back. Not here: its network (refiner.onnx), running that (worker.js), how evidence moves (settle.js).
 //
 // p: probabilities, {data, channels, height, width}, planes of float32; image: the same with 3 channels, in [0, 1].
 
+import { settled } from "./settle.js";
+
 /**
  * The classes of p once the picture has been looked at, a byte a pixel.
- * `network(image, p, band)` answers with a map like p; `facts`: reach, tile, margin, multiple.
+ * `network(image, p)` answers with its orders, maps by name; `facts`: of model.json.
  */
 export async function refined(p, image, network, facts) {
   const { height, width } = p, before = largest(p), band = nearBorders(before, height, width, facts.reach);
@@ -18,11 +20,11 @@ export async function refined(p, image, network, facts) {
         top: Math.max(0, top - facts.margin), bottom: Math.min(height, core.bottom + facts.margin),
         left: Math.max(0, left - facts.margin), right: Math.min(width, core.right + facts.margin),
       };
-      const answer = await network(cut(image, seen, facts.multiple), cut(p, seen, facts.multiple),
-        cutBand(band, width, seen, facts.multiple));
-      const classes = largest(answer);
+      const q = cut(p, seen, facts.multiple);
+      const orders = await network(cut(image, seen, facts.multiple), q);
+      const classes = largest(settled(q, cutBand(band, width, seen, facts.multiple), orders, facts));
       for (let y = core.top; y < core.bottom; y++) {
-        const from = (y - seen.top) * answer.width + core.left - seen.left;
+        const from = (y - seen.top) * q.width + core.left - seen.left;
         after.set(classes.subarray(from, from + core.right - core.left), y * width + core.left);
       }
     }

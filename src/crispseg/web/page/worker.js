@@ -64,14 +64,12 @@ async function refine({ rgba, height, width, mask, drawn }) {
   const found = await refined(p, colours(rgba, height, width), run, facts.refiner);
   return { mask: present ? found.map((i) => present[i]) : found, seconds: since(started) };
 
-  async function run(image, q, band) {
-    const size = [q.height, q.width];
-    const out = await network.run({
-      image: new ort.Tensor("float32", image.data, [1, 3, ...size]),
-      p: new ort.Tensor("float32", q.data, [1, q.channels, ...size]),
-      band: new ort.Tensor("bool", band, [1, 1, ...size]),
-    });
-    return { ...q, data: await out.refined.getData() };
+  async function run(image, q) {
+    const tensor = (map) => new ort.Tensor("float32", map.data, [1, map.channels, map.height, map.width]);
+    const out = await network.run({ image: tensor(image), p: tensor(q) });
+    const orders = {};
+    for (const [name, { dims, data }] of Object.entries(out)) orders[name] = { data, channels: dims[1], height: dims[2], width: dims[3] };
+    return orders;
   }
 }
 
