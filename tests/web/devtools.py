@@ -54,7 +54,9 @@ class Tab:
         """Wait until an expression is true, and return its value."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(expression)):
-            assert time.monotonic() < end, f"{expression} is still {value!r}; the page says {self.status()!r}; {self.said}"
+            assert time.monotonic() < end, (
+                f"{expression} is still {value!r}; the page says {self.status()!r}; {self.said}"
+            )
             time.sleep(0.05)
         return value
 
@@ -64,7 +66,9 @@ class Tab:
 
     def open(self, url, width=1280, height=800):
         """Go to a page, in a window of that size."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         self.send("Page.navigate", url=url)
         self.wait("document.readyState === 'complete'")
 
@@ -133,7 +137,7 @@ class Tab:
                 self.asked.append(words["request"]["url"])
             case "Target.attachedToTarget" if words["sessionId"] not in self._sessions:
                 self._listen(words["sessionId"])
-            case "Log.entryAdded":
+            case "Log.entryAdded" if words["entry"]["level"] == "error":
                 self.said.append(words["entry"]["text"])
             case "Runtime.exceptionThrown":
                 self.said.append(str(words["exceptionDetails"].get("exception", words["exceptionDetails"]))[:500])

@@ -74,7 +74,9 @@ def test_the_folder_holds_all_that_the_page_loads(model, ort, tmp_path, capsys):
     assert str(out / "index.html") in capsys.readouterr().out
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     text = "".join((out / name).read_text() for name in files if name.endswith((".js", ".html")))
-    named = set(re.findall(r"""(?:src|href)="([\w./-]+)"|from "\./([\w.]+)"|new URL\("([\w.]+)"|fetch\("([\w.]+)\"""", text))
+    named = set(
+        re.findall(r"""(?:src|href)="([\w./-]+)"|from "\./([\w.]+)"|new URL\("([\w.]+)"|fetch\("([\w.]+)\"""", text)
+    )
     asked = {name for group in named for name in group if name}
     assert asked >= {"page.js", "style.css", "worker.js", "stage.js", "refine.js", "settle.js", "model.json"}
     assert asked <= files
@@ -113,7 +115,9 @@ def test_nothing_on_the_page_comes_from_elsewhere(site):
     for name, data in site.items():
         if "/" in name or not name.endswith((".js", ".css", ".html")):
             continue
-        found = re.findall(r"(?:https?:)?//[\w.-]+\.\w+|https?://[^\s<\"'`]+", re.sub(r"^\s*//.*$", "", data.decode(), flags=re.M))
+        found = re.findall(
+            r"(?:https?:)?//[\w.-]+\.\w+|https?://[^\s<\"'`]+", re.sub(r"^\s*//.*$", "", data.decode(), flags=re.M)
+        )
         assert [url for url in found if not url.startswith("http://localhost:8000")] == [], name
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', site["index.html"].decode())
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))

@@ -34,7 +34,11 @@ def write_tiny(path, *, root="/home/somebody/data/street", size=None, trained=No
         data=DataConfig(root=root, size=trained), model=ModelConfig(factory="/home/somebody/net.py:make", neck="none")
     )
     facts = Facts(
-        classes=ClassSet(NAMES, default_palette(3)), config=configs.to_dict(config), gives=gives, size=size, parameters=9
+        classes=ClassSet(NAMES, default_palette(3)),
+        config=configs.to_dict(config),
+        gives=gives,
+        size=size,
+        parameters=9,
     )
     helper.set_model_props(model, facts.encode())
     path.write_bytes(seal({".onnx": model.SerializeToString()})[".onnx"])

@@ -40,8 +40,8 @@ SECONDS = 60
 def runtime_files(given: str | os.PathLike[str] | None = None) -> dict[str, bytes]:
     """Return the files of onnxruntime-web that the page loads, by name.
 
-    ``given``: a folder with them (or whose ``dist`` has them, such as ``node_modules/onnxruntime-web``), or the archive of
-    npm, ``.tgz``, of any version. None: those of the pinned version, from the user's cache, else fetched and kept there.
+    ``given``: a folder with them, or whose ``dist`` has them, such as ``node_modules/onnxruntime-web``; or the archive
+    of npm, ``.tgz``, of any version. None: those of the pinned version, from the user's cache, else fetched and kept.
 
     Raises
     ------
@@ -93,8 +93,8 @@ def _fetched() -> bytes:
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise CrispsegError(
-            f"onnxruntime-web {VERSION} cannot be fetched ({in_a_line(Exception(reason))}); fetch {URL} on another machine "
-            "and give it by --ort FILE.tgz"
+            f"onnxruntime-web {VERSION} cannot be fetched ({in_a_line(Exception(reason))}); fetch {URL} on another "
+            "machine and give it by --ort FILE.tgz"
         ) from error
     if base64.b64encode(hashlib.sha512(data).digest()).decode() != INTEGRITY:
         raise CrispsegError(f"{URL}: damaged on its way: its checksum is not the one that is pinned; nothing was kept")

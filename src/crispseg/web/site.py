@@ -21,8 +21,8 @@ from typing import Any
 from crispseg import config as configs
 from crispseg._version import __version__
 from crispseg.data.labels import full_palette
-from crispseg.errors import DataError, UsageError
-from crispseg.exported import ExportedNetwork, Facts, read_exported
+from crispseg.errors import UsageError
+from crispseg.exported import Facts, read_exported
 from crispseg.exported.facts import seal
 from crispseg.exported.runtimes import needs
 from crispseg.exporting import onnx_file
@@ -84,7 +84,10 @@ def make_site(
 
 
 def write_site(site: Site, out: str | os.PathLike[str]) -> Path:
-    """Write the files of a page into a folder, new or empty, ``index.html`` last; return that. See :func:`check_out`."""
+    """Write the files of a page into a folder, new or empty, ``index.html`` last, and return that one.
+
+    UsageError if ``out`` is there and no empty folder.
+    """
     check_out(out)
     for name, data in site.items():
         write_bytes(Path(out, name), data)

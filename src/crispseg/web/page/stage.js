@@ -29,7 +29,7 @@ export function makeStage(palette, { painted, pointed }) {
     fit() {
       if (!width) return;
       const room = Math.max(240, Math.min(innerHeight - 160, innerHeight * 0.8));
-      view.style.width = `min(100%, ${Math.round((room * width) / height)}px)`;
+      $("shown").style.width = `min(100%, ${Math.round((room * width) / height)}px)`;
       view.style.aspectRatio = `${width} / ${height}`;
       redraw();
     },
