@@ -3,11 +3,13 @@
 Not here: what a page has to do.
 """
 
+import base64
 import itertools
 import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -16,6 +18,12 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = ["disable-background-networking", "disable-component-update", "disable-sync", "disable-quic", "no-first-run"]
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", *(f"--{flag}" for flag in QUIET)]
+AT_3_AND_4 = """import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, place in zip(ends, (3, 4)):
+    os.dup2(end, place)
+os.execv(sys.argv[3], sys.argv[3:])"""
+"""Chromium's pipes are its descriptors 3 and 4."""
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
@@ -110,8 +118,6 @@ class Tab:
 
     def screenshot(self, path):
         """Write a picture of the whole page."""
-        import base64
-
         data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 
@@ -156,10 +162,13 @@ def chromium(folder, *flags):
     """A tab of a browser of its own, whose files are in ``folder``; it is ended after the ``with``."""
     ours, theirs = os.pipe(), os.pipe()  # what it reads, what it writes
     words = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder}", "--remote-debugging-pipe", "about:blank"]
-    script = f'exec "$@" 3<&{ours[0]} 4>&{theirs[1]}'
+    ends = [str(ours[0]), str(theirs[1])]
     with open(os.devnull, "wb") as nothing:
         process = subprocess.Popen(
-            ["sh", "-c", script, "sh", *words], pass_fds=(ours[0], theirs[1]), stdout=nothing, stderr=nothing
+            [sys.executable, "-c", AT_3_AND_4, *ends, *words],
+            pass_fds=(ours[0], theirs[1]),
+            stdout=nothing,
+            stderr=nothing,
         )
     os.close(ours[0])
     os.close(theirs[1])
