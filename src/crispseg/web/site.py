@@ -57,6 +57,13 @@ def make_site(
         It is no file of ``crispseg export``, or damaged; ``ort`` has not the files.
     CrispsegError
         onnxruntime-web cannot be fetched.
+
+    Examples
+    --------
+    ::
+
+        write_site(make_site("model.onnx"), "site")             # then, in that folder: python -m http.server
+        make_server(make_site("model.onnx")).serve_forever()    # or at http://127.0.0.1:7860/
     """
     path = Path(model)
     if path.suffix != ".onnx":
