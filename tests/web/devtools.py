@@ -107,13 +107,13 @@ class Tab:
     def download(self, selector, folder):
         """Click what downloads a file, and return its path."""
         self._call("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(folder)})
-        before = set(folder.iterdir())
+        for old in folder.iterdir():
+            old.unlink()
         self.evaluate(f"document.querySelector('{selector}').click()")
         end = time.monotonic() + 20
-        while not (new := [p for p in folder.iterdir() if p not in before and p.suffix == ".png"]):
+        while not (new := list(folder.glob("*.png"))):  # it has another name until it is whole
             assert time.monotonic() < end, "nothing was downloaded"
             time.sleep(0.05)
-        time.sleep(0.2)  # the rest of its bytes
         return new[0]
 
     def screenshot(self, path):

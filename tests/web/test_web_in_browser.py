@@ -177,7 +177,7 @@ def test_the_palette_of_the_mask_is_that_of_predict(tab, url, model, tmp_path, d
 
 
 def test_refined_masks_are_those_of_python(tab, url, model, tmp_path, downloads):
-    file = painted(tmp_path / "scene.png", 2, 187, 250)
+    file = painted(tmp_path / "scene.png", 2, 150, 1101)  # two tiles
     ready(tab, url)
     before = seen(tab, file, downloads)
     click(tab, "refine")
