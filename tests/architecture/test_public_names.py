@@ -23,6 +23,7 @@ MODULES = (
     "crispseg.sharing",
     "crispseg.similarity",
     "crispseg.training",
+    "crispseg.web",
 )
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "write masks for images",
     "refine": "make masks of any model crisp, with the pictures alone",
     "export": "write a network as ONNX, OpenVINO or torch.export, judged at the boundary",
+    "web": "a page on which a browser runs a network: served, or as a folder",
     "import": "bring COCO, Labelme, CVAT, YOLO, … into the folders that crispseg reads",
     "plan": "look at a data set and write a config for training on it",
     "doctor": "say what is wrong with a data set before training",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 RUN, CODE = frozenset({"--run"}), frozenset({"--model alone"})
 FORMATS = ("onnx", "openvino", "pt2")
 PRECISIONS = ("fp32", "fp16", "int8")
+MOST = 32
 
 
 def flags() -> list[Flag]:
@@ -95,7 +96,7 @@ def flags() -> list[Flag]:
             **network,
         ),
         Flag(name="--check", kind=path, metavar="DIR", help="folder of pictures", shown="the data set's", **judged),
-        Flag(name="--most", kind=whole(1), default=32, metavar="N", help="use at most so many pictures", **judged),
+        Flag(name="--most", kind=whole(1), default=MOST, metavar="N", help="use at most so many pictures", **judged),
         Flag(
             name="--data.root",
             dest="root",
@@ -128,7 +129,14 @@ def run(arguments: Any) -> int:
     made = export(
         exported,
         arguments.out,
-        _views(arguments, exported),
+        views(
+            exported,
+            check=arguments.check,
+            root=arguments.root,
+            layout=arguments.layout,
+            split=arguments.split,
+            most=arguments.most,
+        ),
         format=arguments.format,
         precision=arguments.precision,
         mask=arguments.argmax,
@@ -188,32 +196,40 @@ def _adapt(exported: "Run", file: Path) -> None:
     exported.model.eval()
 
 
-def _views(arguments: Any, exported: "Run") -> "list[View]":
-    """The pictures, evenly over the split or the folder, with labels where there are any."""
+def views(
+    exported: "Run",
+    *,
+    check: Path | None = None,
+    root: Path | None = None,
+    layout: str | None = None,
+    split: str | None = None,
+    most: int = MOST,
+) -> "list[View]":
+    """At most so many pictures, evenly over the split or the folder ``check``, with labels where there are any."""
     from crispseg.data import find_samples, read_image, read_pair
     from crispseg.exporting import View
     from crispseg.inference import expand
 
-    if arguments.check is not None:
-        if not arguments.check.is_dir():
-            raise UsageError(f"--check {arguments.check}: expected a folder of pictures")
-        files = _spread([picture.path for picture in expand([arguments.check])], arguments.most)
+    if check is not None:
+        if not check.is_dir():
+            raise UsageError(f"--check {check}: expected a folder of pictures")
+        files = _spread([picture.path for picture in expand([check])], most)
         return [View(str(file), read_image(file)) for file in files]
     data = exported.config.data
-    root, layout = arguments.root or data.root, arguments.layout or data.layout
+    root, layout = root or Path(data.root), layout or data.layout
     try:
-        samples, classes = find_samples(root, arguments.split or data.val_split, layout)
+        samples, classes = find_samples(root, split or data.val_split, layout)
     except (DataError, UsageError) as error:
         raise UsageError(f"judged on which pictures? {error}; give others, --check DIR or --data.root ROOT") from error
     if classes.names != exported.classes.names:
         raise UsageError(f"{root} has other classes than {exported.path} was trained on: {classes.names[:5]} …")
-    views = []
-    for sample in _spread(samples, arguments.most):
+    found = []
+    for sample in _spread(samples, most):
         if sample.label is None:
-            views.append(View(sample.name, read_image(sample.image)))
+            found.append(View(sample.name, read_image(sample.image)))
         else:
-            views.append(View(sample.name, *read_pair(sample, classes)))
-    return views
+            found.append(View(sample.name, *read_pair(sample, classes)))
+    return found
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:

@@ -37,7 +37,13 @@ def to_onnx(graph: Graph, grid: Grid, mean: Sequence[float]) -> Any:
     needs("onnx"), needs("onnxscript")
     logits = Graph(graph.model, graph.plan) if graph.plan.size is None and graph.mask else graph
     program = trace(logits, grid)
-    name = "mask" if logits.mask else "logits"
+    model = translated(program, ["images"], ["mask" if logits.mask else "logits"])
+    return model if graph.plan.size is not None else padded(model, grid, mean, mask=graph.mask)
+
+
+def translated(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
+    """Return a traced network as an ``onnx.ModelProto``. GraphError as :func:`to_onnx`."""
+    needs("onnx"), needs("onnxscript")
     try:
         with _silence():
             written = torch.onnx.export(
@@ -45,14 +51,13 @@ def to_onnx(graph: Graph, grid: Grid, mean: Sequence[float]) -> Any:
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
-                input_names=["images"],
-                output_names=[name],
+                input_names=list(inputs),
+                output_names=list(outputs),
             )
             assert written is not None
-            model = written.model_proto
+            return written.model_proto
     except Exception as error:
         raise _why(error) from error
-    return model if graph.plan.size is not None else padded(model, grid, mean, mask=graph.mask)
 
 
 def padded(model: Any, grid: Grid, mean: Sequence[float], *, mask: bool) -> Any:
