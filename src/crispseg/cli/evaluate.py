@@ -1,12 +1,12 @@
-"""Measure masks at the boundary. Anybody's masks:
+"""Measure masks at the boundary. Masks of any origin:
   crispseg evaluate --pred DIR --label DIR
 A trained run on a data set:
   crispseg evaluate --run DIR [--data.root ROOT] [--split test]
 Class scores (K, H, W) in .npy files, refined with their pictures:
   crispseg evaluate --pred DIR --label DIR --images DIR --refine crf
 
-Prints a table; --out FILE.json has every number, in 0–1; --counts FILE.npz has what crispseg compare needs, and stands
-for the masks there. With --label2 DIR, a second annotator's masks, the human level stands beside the model's.
+Prints a table; --out FILE.json writes every number, in 0–1; --counts FILE.npz writes the counts that crispseg compare
+takes instead of masks. With --label2 DIR, a second annotator's masks, it also reports the human level.
 """
 
 from collections.abc import Iterable, Sequence
