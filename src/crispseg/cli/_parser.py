@@ -113,7 +113,7 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"{word} no longer exists: {ModelConfig.GONE[key]}")
             hint = nearest(word, flags) if word.startswith("-") else ""
             raise UsageError(
-                f"{self.prog} knows no {word!r}{hint}; crispseg {self.prog.split()[-1]} --help lists its flags"
+                f"{self.prog} has no {word!r}{hint}; crispseg {self.prog.split()[-1]} --help lists its flags"
             )
         raise UsageError(text)
 

@@ -37,7 +37,7 @@ COLUMNS = ("image", "truth", "without SDN", "with SDN", "errors without", "error
 WORDS = {
     "plain convolution": "answers to flat regions too: it averages, and a border is only where the average changes.",
     "Sobel": "answers to every step: texture and shadows as loudly as the border of a class.",
-    "central difference": "is silent where u is flat, and as blind to meaning as Sobel.",
+    "central difference": "is zero where u is flat, and ignores classes as Sobel does.",
     "SDC": "weighs each step by what the guide says of the two pixels; its contrast form leaves those between classes.",
 }
 
@@ -216,7 +216,7 @@ def _verdict(none: Measurement, sdn: Measurement, about: Mapping[str, Any]) -> l
     second = (
         f"One seed, {source}, a few minutes of training: this shows how things work and is no evidence of a gain "
         "elsewhere, which takes real images, training to convergence and several seeds. SDN also brings a finer grid "
-        "and some weights; what those do alone is told by the same training with a plain convolution in its place "
+        "and some weights; to see what those do alone, repeat the training with a plain convolution in its place "
         "(neck: conv)."
     )
     return [first, second]
