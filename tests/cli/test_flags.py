@@ -170,7 +170,7 @@ def test_a_key_of_the_model_that_says_nothing_is_refused_even_at_its_default(mor
         (["--model.decoder", "fcn", "--model.decoder_options", "{dropout: x}"], "cannot be built"),
         (["--model.decoder", "nosuch"], "known: fcn, semantic_fpn"),
         (["--model.decoder", "unet"], "segmentation_models_pytorch has it"),
-        (["--model.decoder", "hrnet", "--model.encoder", "resnet18"], "is no HRNet; timm has hrnet_w18"),
+        (["--model.decoder", "hrnet", "--model.encoder", "resnet18"], "is not an HRNet; timm has hrnet_w18"),
         (["--training.class_weights", "1", "2"], "training.class_weights: expected 6 numbers"),
         (["--data.train_split", "nosuch"], "no such split"),
     ],

@@ -172,7 +172,7 @@ def settings_flags(of: frozenset[str] = frozenset()) -> list[Flag]:
             name="--no-border",
             switch=True,
             default=False,
-            help="the image border is no contour for Boundary IoU",
+            help="for Boundary IoU, do not count the image border as a contour",
             **shared,
         ),
     ]
@@ -204,7 +204,7 @@ def run(arguments: Any) -> int:
     present, other = ("--run", "--pred") if arguments.run is not None else ("--pred", "--run")
     refuse_idle(arguments, flags(), {present}, f"{present} is measured here, not {other}")
     if arguments.counts is not None and arguments.counts.suffix != ".npz":
-        raise UsageError(f"--counts {arguments.counts}: expected a name that ends in .npz, as compare knows it by")
+        raise UsageError(f"--counts {arguments.counts}: expected a name that ends in .npz, by which compare recognises it")
     from crispseg.cli._tables import evaluation_tables, show
     from crispseg.evaluation import write_counts
     from crispseg.files import write_json
