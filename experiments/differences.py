@@ -144,9 +144,7 @@ def _trainings(parts: Sequence[Result]) -> str:
     if not counted(parts):
         return f"{said}means of the parts' differences and intervals. {_older(parts[0])}"
     known = sum(trainings(tree) for tree in counted(parts))
-    return (
-        f"{said}training noise is estimated from all, the choice of images from the {known} whose counts are kept."
-    )
+    return f"{said}training noise is estimated from all, the choice of images from the {known} whose counts are kept."
 
 
 def _by_chance(found: re.Match[str]) -> str:

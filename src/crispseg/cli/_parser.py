@@ -213,7 +213,7 @@ def _several(count: int, kind: Callable[[str], Any], metavar: str) -> Callable[[
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """As wide as the terminal, at most 110 columns. Prose is wrapped; examples, which are indented, stay as they are."""
+    """As wide as the terminal, at most 110 columns. Prose is wrapped; examples, which are indented, do not change."""
 
     def __init__(self, prog: str) -> None:
         self.columns = shutil.get_terminal_size(fallback=(120, 24)).columns

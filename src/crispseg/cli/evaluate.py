@@ -204,7 +204,9 @@ def run(arguments: Any) -> int:
     present, other = ("--run", "--pred") if arguments.run is not None else ("--pred", "--run")
     refuse_idle(arguments, flags(), {present}, f"{present} is measured here, not {other}")
     if arguments.counts is not None and arguments.counts.suffix != ".npz":
-        raise UsageError(f"--counts {arguments.counts}: expected a name that ends in .npz, by which compare recognises it")
+        raise UsageError(
+            f"--counts {arguments.counts}: expected a name that ends in .npz, by which compare recognises it"
+        )
     from crispseg.cli._tables import evaluation_tables, show
     from crispseg.evaluation import write_counts
     from crispseg.files import write_json

@@ -3,7 +3,7 @@
 
 Masks are PNG files of class indices, or class scores (K, height, width) in .npy or .npz files, probabilities unless
 you pass --logits; scores give better results. A mask and its picture have the same name. Only pixels near a border of
-the mask change. A mask that cannot be refined is named and skipped; all others are written, and the exit code is then 1.
+the mask change. A mask that cannot be refined is named and skipped; all others are written; the exit code is then 1.
 """
 
 import sys
