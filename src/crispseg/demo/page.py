@@ -38,7 +38,7 @@ WORDS = {
     "plain convolution": "responds to flat regions too: it averages, and a border is only where the average changes.",
     "Sobel": "responds to every step: to texture and shadows as strongly as to the border of a class.",
     "central difference": "is zero where u is flat, and ignores classes as Sobel does.",
-    "SDC": "weights each step by how similar the guide is at both pixels; its contrast form keeps steps between classes.",
+    "SDC": "weights each step by how similar the guide is at both ends; its contrast form keeps those between classes.",
 }
 
 
