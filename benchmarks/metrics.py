@@ -150,7 +150,7 @@ def write_table(path: Path) -> None:
     where = f"{stamp['processor']}, torch {stamp['torch']}, commit {stamp['commit']}"
     lines += [
         "",
-        f"Wall time, median of {spread(row['calls'] for row in rows)} calls in turns, uint8 maps, nothing else running;"
+        f"Wall time, median of {spread(row['calls'] for row in rows)} interleaved calls, uint8 maps, idle machine;"
         f" {where}, {stamp['date'][:10]}.",
     ]
     text = DOCS.read_text()

@@ -184,8 +184,8 @@ def how_often(rows: list[Row]) -> str:
     """Of how many calls the numbers of a table are medians."""
     counts = [row["calls"] for row in rows if "calls" in row]
     if len(counts) < len(rows):
-        return "Medians of a number of calls that was not kept: to be measured again."
-    return f"Medians of {spread(counts)} calls in turns."
+        return "Medians of an unknown number of calls (it was not kept): to be measured again."
+    return f"Medians of {spread(counts)} interleaved calls."
 
 
 def growth(rows: list[Row]) -> list[str]:

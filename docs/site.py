@@ -110,7 +110,11 @@ def notebook(path: Path) -> str:
 def house() -> str:
     """The map of the house: floors from ``pyproject.toml``, each room with the first line of what is in it."""
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
-    lines = ["# The house", "A module imports only from the floors below its own. The top floor comes first."]
+    lines = [
+        "# Architecture",
+        "The code has layers, called floors. A module imports only from the floors below its own. The top floor comes "
+        "first. `pyproject.toml` has the list, and a test checks it; `docs/site.py` draws this page from the code.",
+    ]
     for floor in contract["layers"]:
         rooms = re.findall(r"\w+", floor)
         lines += [f"## {', '.join(rooms)}", "| file | what lives there |\n|---|---|"]
@@ -128,9 +132,10 @@ def escaped(text: str) -> str:
 
 
 def first_line(file: Path) -> str:
-    """The first paragraph of a file's docstring, in a line."""
+    """The first paragraph of a file's docstring, in a line; what a command's help says before its first example."""
     said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
-    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", " ".join(said.partition("\n\n")[0].split())).replace("``", "`")
+    words = re.split(r":?\n(?:  crispseg |\n)", said)[0].split()
+    return re.sub(r":\w+:`~?([^`]+)`", r"`\1`", " ".join(words)).replace("``", "`")
 
 
 def _file(module: str) -> Path:

@@ -41,7 +41,7 @@ METRICS = {
     "Boundary IoU": "boundary_iou",
     "trimap IoU 3 px": "trimap_iou_3",
 }
-OLDER = "Intervals of the older kind (percentiles), since the counts were not kept"
+OLDER = "Percentile intervals, because the counts were not kept"
 COSTS = {"M parameters": ("parameters", 1e6), "GFLOPs": ("flops", 1e9)}
 """Not the latency: where studies are compared, something trains."""
 MANY = re.compile(r"(\d+) differences with 95 % each: by chance alone about one in twenty would exclude zero\.")
@@ -144,9 +144,7 @@ def _trainings(parts: Sequence[Result]) -> str:
     if not counted(parts):
         return f"{said}means of the parts' differences and intervals. {_older(parts[0])}"
     known = sum(trainings(tree) for tree in counted(parts))
-    return (
-        f"{said}the chance in training is seen from all, the choice of images from the {known} whose counts are kept."
-    )
+    return f"{said}training noise is estimated from all, the choice of images from the {known} whose counts are kept."
 
 
 def _by_chance(found: re.Match[str]) -> str:
@@ -155,7 +153,7 @@ def _by_chance(found: re.Match[str]) -> str:
 
 def _older(tree: Result) -> str:
     several = max(found["trainings"] for found in tree["contenders"].values()) > 1
-    return OLDER + (": too narrow over few trainings." if several else ".")
+    return OLDER + (": too narrow for few trainings." if several else ".")
 
 
 def _machine(tree: Result) -> str:

@@ -1,4 +1,4 @@
-"""The short tables of docs/results.md and README, each the answer to a question, from what is kept of all studies.
+"""The short tables of docs/results.md and README: each answers one question from the results of all studies.
 
     python -m experiments.questions        # writes tables and figure again
 

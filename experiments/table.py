@@ -96,18 +96,21 @@ def table(rows: dict[str, list[Result]], split: str, columns: dict[str, Callable
             )
         )
     machines = {(*_ground(run), run["training"]["machine"]["threads"]) for run in everything}
-    where = "; ".join(f"{name}, torch {torch}, {threads} thread(s) a run" for name, torch, threads in sorted(machines))
+    where = "; ".join(
+        f"{name}, torch {torch}, {threads} {'thread' if threads == 1 else 'threads'} per run"
+        for name, torch, threads in sorted(machines)
+    )
     commits = ", ".join(sorted({run["training"]["commit"] for run in everything}))
     images = everything[0]["results"][split]["images"]
     foot = [
         f"Values in %, on the {images} images of {split}, mean ± standard deviation over the seeds; best checkpoint "
-        f"chosen on val. Trained at {commits} on: {where}; times are wall-clock of a machine that did other work too."
+        f"chosen on val. Trained at {commits} on: {where}. Training times are wall-clock times on a shared machine."
     ]
     if len(grounds) > 1:
         named = "; ".join(f"{letter}: {name}, torch {torch}" for (name, torch), letter in grounds.items())
-        foot.append(f"Not all were trained on one ground ({named}): seeds of different letters are not paired.")
+        foot.append(f"Rows differ in processor or torch ({named}): seeds of different letters are not paired.")
     if any(len(runs) == 1 for runs in rows.values()):
-        foot.append("† One training: its chance is in every difference from it.")
+        foot.append("† One training: every difference from it includes the randomness of training.")
     return "\n".join([*lines, "", " ".join(foot)])
 
 

@@ -77,7 +77,7 @@ def does_it_help(
     """Train one network without and with SDN, and say whether it helped and how sure that is.
 
     Both get the same data, budget, seeds, order of images and starting weights; the neck starts as the identity. Killed
-    at any moment, the same call goes on; what is finished is not trained again.
+    at any moment, the same call resumes; what is finished is not trained again.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def run_comparison(
         Wraps a sequence that takes long, with its title: a progress bar.
     """
     device = torch.device(device)
-    # First, so that a bad file is told before anything is trained.
+    # First, so that a bad file is an error before anything is trained.
     counted = {c.name: [read_counts(path) for path in c.paths] for c in contenders if c.kind == "counts"}
     for c in contenders:
         check_contender(c, root)

@@ -29,7 +29,7 @@ class DataConfig:
         root: Folder of the data set.
         layout: How the folder is laid out; docs/data.md shows each.
         size: (height, width) to which images and labels are resized when they are read, for a protocol such as
-            camvid-half. None: as they are.
+            camvid-half. None: their own sizes.
         train_split: Split to learn from.
         val_split: Split on which the best checkpoint is chosen.
         crop: (height, width) of a training crop.
@@ -39,7 +39,7 @@ class DataConfig:
         cache: GiB of decoded images to keep in memory, once for all loader processes and devices of a machine.
         max_share: Draw a crop again while one class fills more than this share of it.
         workers: Loader processes; 0 loads in the training process.
-        transforms: Augmentation of your own in the place of scale, flip, jitter and max_share, "PATH.py:FACTORY" with
+        transforms: Your own augmentation instead of scale, flip, jitter and max_share, "PATH.py:FACTORY" with
             FACTORY(crop, ignore_index) -> function(image, label). Training runs that file.
     """
 
@@ -118,7 +118,7 @@ class ModelConfig:
         boundary_head: Weight of the loss of a head that finds semantic boundaries in the encoder's maps, in training
             alone (SBCB; 5 is its authors'); 0 is none.
         neck_options: Options of the neck.
-        factory: A network of your own in the place of encoder and decoder, "PATH.py:FACTORY" with
+        factory: Your own network instead of encoder and decoder, "PATH.py:FACTORY" with
             FACTORY(num_classes) -> nn.Module. Training runs that file. The neck is put in by crispseg.attach.
         normalise: What the factory's network is given: images normalised with ImageNet's mean and deviation, or
             ("none") RGB in [0, 1].
@@ -163,7 +163,7 @@ class TrainingConfig:
 
     Args:
         epochs: Passes over the training split.
-        batch_size: Images a step.
+        batch_size: Images per step.
         accumulate: Parts in which a step's images are computed, one after the other, for less memory. The gradient is
             that of all at once; batch norm sees a part.
         lr: Peak learning rate of AdamW.

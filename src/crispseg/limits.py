@@ -31,7 +31,7 @@ def idle_why(factory: str | None) -> str:
 
 
 AUGMENTATION = ("scale", "flip", "jitter", "max_share")
-"""Keys of the data that a transform of the user's own stands in the place of."""
+"""Keys of the data that the user's own transform replaces."""
 IN_PARTS = frozenset({"cross_entropy", "boundary_weighted", "boundary", "focal"})
 """Losses that are a mean over pixels by weights that the labels alone know: a batch's is made of its parts'."""
 

@@ -129,7 +129,7 @@ def test_operator_and_its_page(bench, tmp_path):
     page = (tmp_path / "performance.md").read_text()
     assert page.startswith("before") and page.endswith("after\n")
     assert "| 2×18×6×6 | unfold |" in page and "### What was tried" in page
-    assert page.count("Medians of 5 calls in turns.") == 2  # how cost grows, what was tried
+    assert page.count("Medians of 5 interleaved calls.") == 2  # how cost grows, what was tried
     assert (tmp_path / "scaling.svg").read_text().startswith("<?xml")
 
 
@@ -173,7 +173,7 @@ def test_metrics(bench, tmp_path):
     (tmp_path / "metrics.md").write_text("<!-- benchmark: x -->\n<!-- /benchmark -->\n")
     rows = counted(bench(metrics, "--seconds", 0, SIZES=sizes)["metrics"])
     assert {row["what"].split()[0].strip(",") for row in rows} == {"crispseg", "OpenCV", "scipy", "MONAI"}
-    assert "median of 5 calls in turns" in (tmp_path / "metrics.md").read_text()
+    assert "median of 5 interleaved calls" in (tmp_path / "metrics.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["models", "attach"])

@@ -170,7 +170,7 @@ def test_a_key_of_the_model_that_says_nothing_is_refused_even_at_its_default(mor
         (["--model.decoder", "fcn", "--model.decoder_options", "{dropout: x}"], "cannot be built"),
         (["--model.decoder", "nosuch"], "known: fcn, semantic_fpn"),
         (["--model.decoder", "unet"], "segmentation_models_pytorch has it"),
-        (["--model.decoder", "hrnet", "--model.encoder", "resnet18"], "is no HRNet; timm has hrnet_w18"),
+        (["--model.decoder", "hrnet", "--model.encoder", "resnet18"], "is not an HRNet; timm has hrnet_w18"),
         (["--training.class_weights", "1", "2"], "training.class_weights: expected 6 numbers"),
         (["--data.train_split", "nosuch"], "no such split"),
     ],
@@ -229,7 +229,7 @@ def test_a_metric_that_is_undefined_on_val_is_null_and_ends_nothing(scenes, tmp_
         ("training: {schedule: cosin}", "training.schedule: expected cosine, poly or constant, found 'cosin'"),
         ("training: {lr: fast}", "training.lr: expected a number, found 'fast'"),
         ("model: {decoder: nosuch}", "no decoder 'nosuch'"),
-        ("model: {encoder: nosuch}", "timm knows no encoder 'nosuch'"),
+        ("model: {encoder: nosuch}", "timm has no encoder 'nosuch'"),
         ("data: {crop: 32}", "data.crop: expected 2 whole numbers, found 32"),
         ("data: {train_split: nosuch}", "no such split"),
     ],
@@ -339,7 +339,7 @@ def test_a_path_that_exists_is_a_path_whatever_its_letters(tmp_path, monkeypatch
         (["evaluate", "--pred", "x", "--num-classes", "300"], "--num-classes: expected a whole number from 1 to 255"),
         (["predict", "x.png"], "required: --run, --out"),
         (["train", "--trainign.lr", "1"], "did you mean '--training.lr'"),
-        (["train", "--data", "evil.yaml"], "knows no '--data'"),
+        (["train", "--data", "evil.yaml"], "has no '--data'"),
     ],
 )
 def test_misuse_is_told_in_words_to_type(words, said, capsys):

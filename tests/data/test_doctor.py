@@ -198,7 +198,7 @@ def no_labels(root):
         (
             unmarked,
             "unmarked_void",
-            '3 of 3 label files hold 77, which is no class; if it is void, set "ignore_index": 77',
+            '3 of 3 label files hold 77, which is not a class; if it is void, set "ignore_index": 77',
         ),
         (out_of_range, "out_of_range", "values that are no class: 10, 20, 246"),
         (all_void, "all_void", "train: every pixel of every label is void"),

@@ -111,7 +111,7 @@ def test_wide_images_fit_into_a_picture(tmp_path):
 def test_images_without_a_border_have_no_gain_and_say_so(tmp_path):
     data, results = evaluated(tmp_path / "data", 3, border=False)
     sentence = _verdict(results["none"], results["sdn"], {"data": "generated scenes"})[0]
-    assert sentence.startswith("Boundary F at 1 px: not to be measured on these images; mIoU: 100.0")
+    assert sentence.startswith("Boundary F at 1 px: not measurable on these images; mIoU: 100.0")
     assert "On 0 of 3 images" in sentence
     for scene in _chosen(data, results):
         assert scene.title.endswith("no border to measure")

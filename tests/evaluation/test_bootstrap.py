@@ -67,7 +67,7 @@ def test_a_seed_repeats_the_draws():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "words"), [("(", "no regular expression"), ("x", "finds nothing in the image name 'a'")]
+    ("pattern", "words"), [("(", "not a regular expression"), ("x", "finds nothing in the image name 'a'")]
 )
 def test_patterns_that_do_not_fit(pattern, words):
     with pytest.raises(UsageError, match=words):

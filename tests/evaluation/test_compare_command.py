@@ -122,7 +122,7 @@ def test_the_page_stands_alone(better):
     assert "<svg" in page
     for words in (
         "Where boundaries are drawn",
-        "What the errors are",
+        "Kinds of errors",
         "mIoU they cost",
         "Human",
         "wins and loses most",

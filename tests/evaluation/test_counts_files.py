@@ -77,7 +77,7 @@ def test_compared_from_counts_as_from_masks(folder, tmp_path):
     for key in ("verdicts", "differences", "contenders", "images", "bootstrap", "classes", "caveats"):
         assert counts[key] == masks[key], key
     page = (tmp_path / "counts" / "report.html").read_text()
-    assert "What the errors are" in page
+    assert "Kinds of errors" in page
     assert "wins and loses most" not in page  # there is no image to show
 
 

@@ -61,9 +61,9 @@ def test_a_verdict_needs_two_names():
 
 def test_caveats_name_what_the_intervals_do_not_cover():
     found = " ".join(caveats([1, 1, 1], 5, 5.0, False, {"b": {"z": 8.0}}))
-    for words in ("one throw of the dice", "Only 5 images", "--group", "2 contenders", "nowhere true: z (8 px)"):
+    for words in ("has one training", "Only 5 images", "--group", "2 contenders", "nowhere true: z (8 px)"):
         assert words in found
-    assert "taken to vary as they do" in caveats([1, 3], 50, 50, True, {})[0]
+    assert "assumed to vary as they do" in caveats([1, 3], 50, 50, True, {})[0]
     assert "3 trainings" in caveats([5, 3], 50, 50, True, {})[0]
-    assert caveats([5, 5], 55, 12.0, True, {})[0].endswith("tell as much as 12 equal ones.")
+    assert caveats([5, 5], 55, 12.0, True, {})[0].endswith("count as 12 equal ones.")
     assert caveats([5, 5], 100, 90.0, True, {}) == []

@@ -286,11 +286,11 @@ def test_a_table_says_which_rows_were_trained_elsewhere_and_which_have_one_train
 
     val = {"images": 3, "miou": 0.5}
     one = [trained("a", seed, val=val) for seed in (0, 1)]
-    assert made(*one)[0] == ["0, 1"] and "ground" not in made(*one)[1] and "†" not in made(*one)[1]
+    assert made(*one)[0] == ["0, 1"] and "differ" not in made(*one)[1] and "†" not in made(*one)[1]
     seeds, foot = made(*one, trained("a", 2, "Intel", val=val), trained("b", 0, torch="2.14", val=val))
     assert seeds == ["0, 1 (b); 2 (c)", "0 (a) †"]
     assert "(a: AMD, torch 2.14; b: AMD, torch 2.15; c: Intel, torch 2.15)" in foot
-    assert foot.endswith("† One training: its chance is in every difference from it.")
+    assert foot.endswith("† One training: every difference from it includes the randomness of training.")
     seeds, foot = made(*one, trained("b", 0, gpu="H200", val=val), trained("b", 1, gpu="H200", val=val))
     assert seeds == ["0, 1 (a)", "0, 1 (b)"] and "b: H200, torch 2.15" in foot and "†" not in foot
 

@@ -320,7 +320,7 @@ def test_what_cannot_be_is_told_with_the_submodules_that_could_be_meant(model, t
     with pytest.raises(TypeError, match="found str"):
         attach("model")
     model.body[0].sdn = 1
-    with pytest.raises(UsageError, match="has an attribute 'sdn' of its own"):
+    with pytest.raises(UsageError, match="already has an attribute 'sdn'"):
         attach(model, at="body")
     attach(model, at="stem")
     with pytest.raises(UsageError, match="has a neck already, at 'stem.0.sdn'"):

@@ -180,7 +180,7 @@ def test_a_forward_put_on_the_instance_before_is_refused_and_after_does_no_harm(
     model = made(Net)
     accelerate(model.encoder)
     keys = list(model.state_dict())
-    with pytest.raises(UsageError, match="Meek has a forward of its own .* attach before"):
+    with pytest.raises(UsageError, match="Meek has its own forward .* call attach before"):
         attach(model, at="encoder")
     assert list(model.state_dict()) == keys
 
@@ -195,12 +195,12 @@ def test_a_forward_put_on_the_instance_before_is_refused_and_after_does_no_harm(
 def test_at_the_head_whose_module_has_a_forward_of_its_own_is_said(image):
     model = made(Net)
     accelerate(model.head)
-    with pytest.raises(UsageError, match="'head' .Conv2d. has a forward of its own"):
+    with pytest.raises(UsageError, match="'head' .Conv2d. has its own forward"):
         attach(model, place="head")
     assert not graft.necks(model)
     model = made(Net)
     accelerate(model)
-    with pytest.raises(UsageError, match="Net has a forward of its own"):
+    with pytest.raises(UsageError, match="Net has its own forward"):
         attach(model, place="head")
     model = made(Net)
     accelerate(model.encoder.a)  # not needed: another module gives the detail

@@ -109,7 +109,7 @@ def test_its_loss_is_added_and_teaches_the_encoder(decoder):
 
 
 def test_pidnet_has_its_own():
-    with pytest.raises(UsageError, match="boundary_head: decoder 'pidnet' has a head of boundaries of its own"):
+    with pytest.raises(UsageError, match="boundary_head: decoder 'pidnet' already has its own boundary head"):
         build_model("pidnet_s", "pidnet", K, pretrained=False, boundary_head=5.0)
 
 

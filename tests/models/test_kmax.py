@@ -68,7 +68,7 @@ def test_the_number_of_queries_is_an_option_and_by_default_the_width():
 
 
 def test_a_further_auxiliary_head_is_refused_because_no_loss_would_read_it():
-    with pytest.raises(UsageError, match="'kmax_deeplab' has a loss of its own"):
+    with pytest.raises(UsageError, match="'kmax_deeplab' has its own loss"):
         build_model("tf_efficientnet_lite0", "kmax_deeplab", K, pretrained=False, auxiliary=True, decoder_channels=16)
 
 

@@ -204,7 +204,7 @@ def test_a_trained_file_says_itself_which_pidnet_it_is(tmp_path):
     ("change", "message"),
     [
         (lambda s: s.pop("model.pag4.f_y.0.weight"), "1 of the .* are missing, first 'encoder.pag4.f_y.0.weight'"),
-        (lambda s: s.update({"model.layer6.weight": torch.ones(1)}), "encoder.layer6.weight is no tensor"),
+        (lambda s: s.update({"model.layer6.weight": torch.ones(1)}), "encoder.layer6.weight is not a tensor"),
         (lambda s: s.update({"model.pag3.f_x.1.bias": torch.ones(3)}), r"should be \(32,\), found \(3,\)"),
         (lambda s: s.pop("model.final_layer.conv2.weight"), "it has no final layer"),
         (lambda s: s.update({"model.conv1.0.weight": torch.ones(48, 3, 3, 3)}), "width 48"),

@@ -88,7 +88,7 @@ def test_a_tensor_that_is_missing_left_over_or_misshapen_is_named(tmp_path):
     )
     for change, message in (
         ({"conv1.weight": None}, r"hrnet\.pth: 1 of the network's .* missing, first 'encoder\.body\.conv1\.weight'"),
-        ({"conv9.weight": torch.zeros(1)}, r"conv9\.weight is no tensor"),
+        ({"conv9.weight": torch.zeros(1)}, r"conv9\.weight is not a tensor"),
         ({"conv1.weight": torch.zeros(1)}, r"conv1\.weight should be \(64, 3, 3, 3\), found \(1,\)"),
     ):
         torch.save({key: value for key, value in {**state, **change}.items() if value is not None}, path)

@@ -16,16 +16,16 @@ from crispseg.machine import interrupt
 COMMANDS = {
     "train": "train a segmenter from a config",
     "evaluate": "measure a trained run at the boundary",
-    "compare": "say whether one model is better than another, and how sure that is",
+    "compare": "tell whether one model is better than another, and how certain that is",
     "predict": "write masks for images",
-    "refine": "make masks of any model crisp, with the pictures alone",
-    "export": "write a network as ONNX, OpenVINO or torch.export, judged at the boundary",
+    "refine": "make masks of any model crisp, using only the pictures",
+    "export": "write a network as ONNX, OpenVINO or torch.export, checked at the boundary",
     "web": "a page on which a browser runs a network: served, or as a folder",
-    "import": "bring COCO, Labelme, CVAT, YOLO, … into the folders that crispseg reads",
+    "import": "convert COCO, Labelme, CVAT, YOLO, … to the folders that crispseg reads",
     "plan": "look at a data set and write a config for training on it",
-    "doctor": "say what is wrong with a data set before training",
-    "diffuse": "see an image diffuse: the classical kinds and the semantic one",
-    "demo": "see the whole thing on generated scenes",
+    "doctor": "find what is wrong with a data set before training",
+    "diffuse": "watch an image diffuse: the classical kinds and the semantic one",
+    "demo": "see everything on generated scenes, without data or a GPU",
     "train-refiner": "train the network of refine again, on generated pictures",
 }
 

@@ -5,8 +5,11 @@ Misuse is a :class:`UsageError`. Not here: the flags of the config tree (``_conf
 
 import argparse
 import re
+import shutil
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,7 +113,7 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"{word} no longer exists: {ModelConfig.GONE[key]}")
             hint = nearest(word, flags) if word.startswith("-") else ""
             raise UsageError(
-                f"{self.prog} knows no {word!r}{hint}; crispseg {self.prog.split()[-1]} --help lists its flags"
+                f"{self.prog} has no {word!r}{hint}; crispseg {self.prog.split()[-1]} --help lists its flags"
             )
         raise UsageError(text)
 
@@ -210,5 +213,17 @@ def _several(count: int, kind: Callable[[str], Any], metavar: str) -> Callable[[
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal, at most 110 columns. Prose is wrapped; examples, which are indented, do not change."""
+
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=30, width=110)
+        self.columns = shutil.get_terminal_size(fallback=(120, 24)).columns
+        super().__init__(prog, max_help_position=30, width=min(110, self.columns))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        made: list[str] = []
+        for plain, lines in groupby(text.splitlines(), lambda line: bool(line) and line[0] != " "):
+            block = list(lines)
+            if plain and max(map(len, block)) > self.columns:
+                block = textwrap.wrap(" ".join(block), self.columns, break_on_hyphens=False)
+            made += block
+        return "\n".join(made)

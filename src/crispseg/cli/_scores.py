@@ -1,4 +1,4 @@
-"""Class scores in the place of masks: what ``evaluate`` asks about them, and reading them.
+"""Class scores instead of masks: the flags of ``evaluate`` for them, and reading them.
 
 Not here: reading a file (``crispseg.data.scores``), the flag ``--refine`` (``_prediction``).
 """

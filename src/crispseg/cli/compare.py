@@ -8,7 +8,7 @@ A contender is a run folder, an exported file, a folder of run folders (training
 counts file (what evaluate --counts writes), or a config, which is trained once for each of --seeds. NAME=PATH names it,
 PATH,PATH or a pattern joins trainings; the first contender is the baseline.
 FACTORY(num_classes) in PATH.py returns a torch.nn.Module; it is trained without and with SDN on the same budget, which
---config FILE or the flags of crispseg train say. Cut off, the same command goes on.
+set by --config FILE or the flags of crispseg train. If interrupted, run the same command again: it resumes.
 Writes DIR/compare.json and DIR/report.html.
 """
 

@@ -100,7 +100,7 @@ def _check(arguments: Any, suffix: str) -> None:
     if arguments.guide is not None and arguments.kind not in ("all", "semantic"):
         raise UsageError(f"--guide goes with --kind semantic or all; {arguments.kind} looks at the image alone")
     if arguments.scale is not None and arguments.kind in WITHOUT_SCALE:
-        raise UsageError(f"--scale does not apply: --kind {arguments.kind} knows no edges")
+        raise UsageError(f"--scale does not apply: --kind {arguments.kind} ignores edges")
     if arguments.stages is not None and arguments.kind == "all" and suffix == ".png":
         raise UsageError("--stages goes with one --kind, or with a .gif; --kind all in a .png shows one time")
 

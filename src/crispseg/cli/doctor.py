@@ -1,8 +1,8 @@
 """Say what is wrong or odd with a data set before hours of training:
   crispseg doctor ROOT
 
-Exit code 0: nothing that breaks training (there may be warnings). 1: at least one error, which breaks training or makes
-its results untrue.
+Exit code 0: nothing breaks training (there may be warnings). 1: at least one error, which breaks training or makes its
+results wrong.
 """
 
 import shlex

@@ -1,12 +1,12 @@
-"""Measure masks at the boundary. Anybody's masks:
+"""Measure masks at the boundary. Masks of any origin:
   crispseg evaluate --pred DIR --label DIR
 A trained run on a data set:
   crispseg evaluate --run DIR [--data.root ROOT] [--split test]
 Class scores (K, H, W) in .npy files, refined with their pictures:
   crispseg evaluate --pred DIR --label DIR --images DIR --refine crf
 
-Prints a table; --out FILE.json has every number, in 0–1; --counts FILE.npz has what crispseg compare needs, and stands
-for the masks there. With --label2 DIR, a second annotator's masks, the human level stands beside the model's.
+Prints a table; --out FILE.json writes every number, in 0–1; --counts FILE.npz writes the counts that crispseg compare
+takes instead of masks. With --label2 DIR, a second annotator's masks, it also reports the human level.
 """
 
 from collections.abc import Iterable, Sequence
@@ -172,7 +172,7 @@ def settings_flags(of: frozenset[str] = frozenset()) -> list[Flag]:
             name="--no-border",
             switch=True,
             default=False,
-            help="the image border is no contour for Boundary IoU",
+            help="for Boundary IoU, do not count the image border as a contour",
             **shared,
         ),
     ]
@@ -204,7 +204,9 @@ def run(arguments: Any) -> int:
     present, other = ("--run", "--pred") if arguments.run is not None else ("--pred", "--run")
     refuse_idle(arguments, flags(), {present}, f"{present} is measured here, not {other}")
     if arguments.counts is not None and arguments.counts.suffix != ".npz":
-        raise UsageError(f"--counts {arguments.counts}: expected a name that ends in .npz, as compare knows it by")
+        raise UsageError(
+            f"--counts {arguments.counts}: expected a name that ends in .npz, by which compare recognises it"
+        )
     from crispseg.cli._tables import evaluation_tables, show
     from crispseg.evaluation import write_counts
     from crispseg.files import write_json

@@ -3,9 +3,9 @@
 A network of your own, with its weights:
   crispseg export --model net.py:make --data.root ROOT --out model.onnx
 
-Before the file gets its name, its own runtime runs it on real pictures, and its masks are held against PyTorch's:
-boundary F between both at 0 and 1 px, share of changed pixels, largest shift of a border. A file of fp32 that moves
-borders is not written, and the exit code is 1. predict, evaluate and compare take the file in the place of a run.
+Before it keeps the file, the command runs it on real pictures in its own runtime and compares the masks with PyTorch's:
+boundary F between both at 0 and 1 px, share of changed pixels, largest shift of a border. An fp32 file that moves
+borders is not written, and the exit code is 1. predict, evaluate and compare take the file instead of a run.
 """
 
 import dataclasses

@@ -3,7 +3,7 @@
   crispseg train --config plan.yaml --out runs/mine
 
 Sizes, widths of things, classes, void and films are counted in at most 400 pictures, and a few steps are timed on this
-machine. Each line of plan.yaml says from which fact it came; edit what you know better. Both commands at once are
+machine. Each line of plan.yaml gives its reason; edit what you know better. To run both commands at once, use
 crispseg train ROOT --out runs/mine.
 """
 

@@ -1,14 +1,14 @@
 """Write masks for images:
   crispseg predict --run runs/mine photos/ more/*.jpg --out masks
 
-Images of any size, by windows in constant memory; a TIFF keeps its georeference, and what was killed goes on:
+Images of any size, by windows in constant memory; a TIFF keeps its georeference, and a killed prediction resumes:
   crispseg predict --run runs/mine scene.tif --out masks --large
 
-A film, in constant memory; NAME.mkv holds the class indices, NAME.mp4 is to look at, a folder gets a PNG a frame:
+A film, in constant memory; NAME.mkv holds class indices, NAME.mp4 shows their colours, a folder gets one PNG per frame:
   crispseg predict --run runs/mine film.mp4 --out seen.mp4 --overlay
 
-Each mask is a palette PNG of class indices at its image's size, named as the image. An image that cannot be read is
-named and left out; all others are written, and the exit code is then 1.
+Each mask is a palette PNG of class indices at its image's size, with the image's name. An image that cannot be read is
+named and skipped; all others are written, and the exit code is then 1.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""Make masks of any model crisp, with the pictures alone:
+"""Make masks of any model crisp, using only the pictures:
   crispseg refine --image photos --mask masks --out crisp
 
 Masks are PNG files of class indices, or class scores (K, height, width) in .npy or .npz files, probabilities unless
---logits says otherwise; scores tell more. A mask's picture has its name. Only pixels near a border of the mask change.
-A mask that cannot be refined is named and left out; all others are written, and the exit code is then 1.
+you pass --logits; scores give better results. A mask and its picture have the same name. Only pixels near a border of
+the mask change. A mask that cannot be refined is named and skipped; all others are written; the exit code is then 1.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """Train a segmenter; without a config, one is planned from the data (crispseg plan):
   crispseg train ROOT --out runs/mine
   crispseg train --config configs/camvid_half_fpn_lite0.yaml --data.root ROOT --out runs/mine
-Go on with a training that was cut off, or train a finished one longer:
+Resume a training that was interrupted, or train a finished one longer:
   crispseg train --resume runs/mine [--training.epochs 80]
-Start from a trained network, which may know other classes:
+Start from a trained network, which may have other classes:
   crispseg train --from runs/mine --data.root OTHER --out runs/other
 
 ROOT holds images/train, labels/train, images/val, labels/val and classes.json; crispseg doctor ROOT says what is wrong

@@ -1,4 +1,4 @@
-"""Class scores (K, H, W) from anybody's network, as .npy or .npz files: reading one.
+"""Class scores (K, H, W) of any network, as .npy or .npz files: reading one.
 
 Not here: what they are measured against (``crispseg.evaluation``), refining them (``crispseg.refinement``).
 """

@@ -35,10 +35,10 @@ SHOWN = {1: (2,), 2: (0, 4), 3: (0, 2, 4), 4: (0, 1, 3, 4)}
 """Which of these are there among so few images."""
 COLUMNS = ("image", "truth", "without SDN", "with SDN", "errors without", "errors with")
 WORDS = {
-    "plain convolution": "answers to flat regions too: it averages, and a border is only where the average changes.",
-    "Sobel": "answers to every step: texture and shadows as loudly as the border of a class.",
-    "central difference": "is silent where u is flat, and as blind to meaning as Sobel.",
-    "SDC": "weighs each step by what the guide says of the two pixels; its contrast form leaves those between classes.",
+    "plain convolution": "responds to flat regions too: it averages, and a border is only where the average changes.",
+    "Sobel": "responds to every step: to texture and shadows as strongly as to the border of a class.",
+    "central difference": "is zero where u is flat, and ignores classes as Sobel does.",
+    "SDC": "weights each step by how similar the guide is at both ends; its contrast form keeps those between classes.",
 }
 
 
@@ -200,7 +200,7 @@ def _trimap(none: dict[str, Any], sdn: dict[str, Any]) -> str:
         report.Series(name, radii, [None if y is None else 100 * y for y in scores["trimap_iou"].values()])
         for name, scores in (("without", none), ("with SDN", sdn))
     ]
-    return report.curve(lines, x_label="at most so many px from a true border", y_label="IoU there, %")
+    return report.curve(lines, x_label="at most this many px from a true border", y_label="IoU there, %")
 
 
 def _verdict(none: Measurement, sdn: Measurement, about: Mapping[str, Any]) -> list[str]:
@@ -210,13 +210,13 @@ def _verdict(none: Measurement, sdn: Measurement, about: Mapping[str, Any]) -> l
     m_none, m_sdn = none.scores["miou"], sdn.scores["miou"]
     first = (
         f"Boundary F at 1 px: {_pair(f_none, f_sdn)}; mIoU: {_pair(m_none, m_sdn)}. "
-        f"On {better} of {len(pairs)} images the borders are nearer the truth with SDN, on {worse} without."
+        f"On {better} of {len(pairs)} images the borders are closer to the truth with SDN, on {worse} without."
     )
     source = "generated scenes" if about["data"] == "generated scenes" else "a share of your images"
     second = (
         f"One seed, {source}, a few minutes of training: this shows how things work and is no evidence of a gain "
         "elsewhere, which takes real images, training to convergence and several seeds. SDN also brings a finer grid "
-        "and some weights; what those do alone is told by the same training with a plain convolution in its place "
+        "and some weights; to see what those do alone, repeat the training with a plain convolution in its place "
         "(neck: conv)."
     )
     return [first, second]
@@ -241,7 +241,7 @@ def _percent(value: float | None) -> str:
 
 def _pair(none: float | None, sdn: float | None) -> str:
     if none is None or sdn is None:
-        return "not to be measured on these images"
+        return "not measurable on these images"
     return f"{_percent(none)} without SDN, {_percent(sdn)} with it ({_points(sdn - none)})"
 
 

@@ -40,7 +40,7 @@ class Diffusivity(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-    """D(x), given: the rate differs by place and knows no edges; :func:`constant` is the field that does not.
+    """D(x), given: the rate differs by place and ignores edges; :func:`constant` is the same everywhere.
 
     Between two pixels stands the mean of their D. ``values`` ≥ 0: a number, or a tensor that fits (B, C, H, W).
     """

@@ -5,7 +5,7 @@
 - ``lattice``: the pairs are chosen by the tensor, so that weights are ≥ 0 for every D (Fehrenbach and Mirebeau 2014).
   It is the 3×3 stencil where that one suffices, and reaches further where D is longer.
 - ``rotation_invariant``: −Gᵀ D G with the filters of Scharr (Weickert and Scharr 2002): least blur across the structure
-  and the same in every direction, stable in the L₂ norm, but with no maximum principle and blind to a checkerboard.
+  and the same in every direction, stable in the L₂ norm, but without a maximum principle; it ignores a checkerboard.
 
 Not here: where D comes from (``tensors``).
 """

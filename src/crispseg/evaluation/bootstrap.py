@@ -31,7 +31,7 @@ def group_images(names: Sequence[str], pattern: str | None) -> tuple[Tensor, lis
     try:
         search = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--group {pattern!r} is no regular expression: {error}") from error
+        raise UsageError(f"--group {pattern!r} is not a regular expression: {error}") from error
     keys = []
     for name in names:
         match = search.search(name)

@@ -169,7 +169,7 @@ def _called(
 def _class_differences(
     mine: Mapping[str, Side], theirs: Mapping[str, Side], classes: Sequence[str], groups: Tensor, networks: bool
 ) -> dict[str, dict[str, Any]]:
-    """Both metrics of every class, one family: whoever looks for the one that stands out looks at all."""
+    """Both metrics of every class, one family: a reader who looks for the one that stands out looks at all."""
     of = {m: estimate(mine[m], theirs[m], groups=groups) for m in ("class_iou", "class_boundary_f")}
     chance = holm(torch.cat([one.p for one in of.values()])).view(len(of), -1)
     out: dict[str, dict[str, Any]] = {name: {} for name in classes}
@@ -186,7 +186,7 @@ def _contender(
     rows = {}
     for m in head:
         values = _stack([row[m] for row in own])
-        # Its own value follows the field; samples are measured by the true classes, lest a stray pixel be a class.
+        # Its own value follows the convention; samples use the true classes, so that a stray pixel is no class.
         side = Side(values, found[m].replicates)
         of, noise = estimate(side, groups=groups), noise_of(side, groups)
         rows[m] = {

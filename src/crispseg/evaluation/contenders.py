@@ -154,7 +154,7 @@ def data_config(contender: Contender) -> Path:
 def train_contender(contender: Contender, seeds: Sequence[int], root: str | None, out: Path) -> Contender:
     """Train a config once for each seed below ``out``, and return the run folders as a contender.
 
-    A run that is finished is used again, one that was cut off goes on; ``root`` replaces the config's data.root.
+    A finished run is used again, an interrupted one is resumed; ``root`` replaces the config's data.root.
     """
     from crispseg.training import check_data, train  # imports lightning, which only a training needs
 

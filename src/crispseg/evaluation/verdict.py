@@ -107,34 +107,34 @@ def caveats(
     out = []
     if max(trainings) == 1:
         out.append(
-            "One training of a contender is one throw of the dice: the intervals cover the choice of images, not the "
-            "chance in training. Compare several seeds before believing a small difference."
+            "Each contender has one training: the intervals cover the choice of images, not the randomness of "
+            "training. Compare several seeds before you believe a small difference."
         )
     elif min(trainings) == 1:
         out.append(
-            "One training of a contender is one throw of the dice: beside several of another it is taken to vary as "
-            "they do; beside one, the interval covers the choice of images alone."
+            "Some contenders have one training. Compared with several, it is assumed to vary as they do; compared "
+            "with one, the interval covers the choice of images alone."
         )
     elif min(trainings) < 5:
-        out.append(f"With {min(trainings)} trainings the chance in training is known only roughly.")
+        out.append(f"With {min(trainings)} trainings the randomness of training is known only roughly.")
     things = "groups" if grouped else "images"
     if groups < 20:
         out.append(f"Only {groups} {things} to resample: intervals from so few are rough.")
     elif weigh_as < 20:
-        out.append(f"The {groups} {things} are of very unequal size and tell as much as {weigh_as:.0f} equal ones.")
+        out.append(f"The {groups} {things} are of very unequal size and count as {weigh_as:.0f} equal ones.")
     if not grouped:
         out.append("Images were resampled one by one. If some are neighbours (frames of a video), use --group.")
     if len(trainings) > 2:
         out.append(
             f"{len(trainings) - 1} contenders are compared with the first, each as if it were the only one: the more "
-            "there are, the likelier one is called better or worse by chance."
+            "there are, the more likely one is called better or worse by chance."
         )
     for name, found in strays.items():
         if found:
             listed = ", ".join(f"{c} ({pixels:.0f} px)" for c, pixels in found.items())
             out.append(
-                f"{name} predicts what is nowhere true: {listed}. Differences are means over the classes that are "
-                f"true, whose errors these pixels are; in the means of {name} itself such a class counts 0."
+                f"{name} predicts classes that are nowhere true: {listed}. Differences are means over the true "
+                f"classes, where these pixels count as errors; in {name}'s own means such a class counts 0."
             )
     return out
 

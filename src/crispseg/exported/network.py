@@ -1,4 +1,4 @@
-"""``ExportedNetwork``: an exported file in the place of a network, for all that predicts, evaluates and compares.
+"""``ExportedNetwork``: an exported file instead of a network, for everything that predicts, evaluates and compares.
 
 Not here: the runtimes (``runtimes``), the metadata (``facts``).
 """

@@ -1,4 +1,4 @@
-"""``predict_scenes``: a mask for every large picture, in constant memory; a prediction that was killed goes on.
+"""``predict_scenes``: a mask for every large picture, in constant memory; a killed prediction resumes.
 
 Beside ``predict_files``, for pictures that fit the memory whole. Not here: windows (``large``), formats (``pictures``,
 ``rasters``, ``rows``).

@@ -17,7 +17,7 @@ def boundary_weighted(
 
     d: distance in pixels to the nearest pixel with a 4-neighbour of another class. ``weight`` is w₀, ``sigma`` σ.
     Source: the weights of U-Net (Ronneberger, Fischer, Brox, MICCAI 2015, equation 2) with the distance to the border
-    in the place of those to two cells, whose w₀ and σ are the defaults.
+    instead of those to two cells, whose w₀ and σ are the defaults.
 
     >>> z, t = torch.zeros(1, 2, 1, 4), torch.tensor([[[0, 0, 1, 255]]])
     >>> round(boundary_weighted(z, t).item(), 4)

@@ -120,7 +120,7 @@ def _grow(x: Tensor, spare: Tensor, was: int, d: int) -> tuple[Tensor, Tensor]:
     """From the maxima over windows of half-width ``was``, cut off at the image's edges, to half-width d.
 
     Two windows of half-width r, one s ≤ r to the left of a pixel and one s to its right, make one of half-width r + s:
-    log2 steps of two views each. They are written to ``spare`` and ``x`` by turns, since fresh memory for each would
+    log2 steps of two views each. They are written to ``spare`` and ``x`` alternately, since fresh memory for each would
     cost more than the maximum. Returns the two, the maxima first.
     """
     for dim in (-1, -2):

@@ -133,9 +133,9 @@ def build_model(
     _check_options(decoder, system.decoder, more)
     plain = system.decoder(backbone.channels, num_classes, **more)
     if auxiliary and not plain.takes_auxiliary:
-        raise UsageError(f"auxiliary: decoder {decoder!r} has a loss of its own, without a place for a further head")
+        raise UsageError(f"auxiliary: decoder {decoder!r} has its own loss and takes no further head")
     if boundary_head and not plain.takes_boundaries:
-        raise UsageError(f"boundary_head: decoder {decoder!r} has a head of boundaries of its own")
+        raise UsageError(f"boundary_head: decoder {decoder!r} already has its own boundary head")
     auxiliary_head = AuxiliaryHead(backbone.channels, num_classes) if auxiliary else None
     model = SegmentationModel(backbone, nn.Identity(), plain, auxiliary_head)
     # The neck is made last but for what only trains, so that the same seed gives the same weights to everything else.

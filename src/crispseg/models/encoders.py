@@ -32,7 +32,7 @@ class TimmEncoder(nn.Module):
     Raises
     ------
     UsageError
-        timm knows no such name, it has no feature maps, or its weights cannot be had here.
+        timm has no such model, it has no feature maps, or its weights cannot be loaded here.
     DataError
         The weights file is not one, or is another network's.
 
@@ -90,13 +90,13 @@ def timm_knows(name: str) -> bool:
 def create(name: str, *, download: bool, **options: Any) -> nn.Module:
     """Make timm's network ``name``, downloading its weights or not; ``options`` are ``timm.create_model``'s.
 
-    Raises UsageError if timm knows no such name, it does not take the options, or its weights cannot be had here.
+    Raises UsageError if timm has no such model, it does not take the options, or its weights cannot be loaded here.
     """
     import timm  # slow, and it loads torchvision and with it triton: not when crispseg is imported
 
     known = timm.list_models()
     if name.split(".")[0] not in known or ":" in name or "/" in name:  # to timm these are places to fetch it from
-        raise UsageError(f"timm knows no encoder {name!r}{nearest(name, known)}")
+        raise UsageError(f"timm has no encoder {name!r}{nearest(name, known)}")
     try:
         return timm.create_model(name, pretrained=download, **options)
     except (RuntimeError, AttributeError, TypeError, ValueError, OSError) as error:

@@ -128,7 +128,7 @@ def load_whole(model: nn.Module, state: Mapping[str, Tensor], path: str | os.Pat
         raise DataError(f"{path}: {len(missing)} of the network's {len(own)} tensors are missing, first {missing[0]!r}")
     for key, value in state.items():
         if key not in own:
-            raise DataError(f"{path}: {key} is no tensor of this network")
+            raise DataError(f"{path}: {key} is not a tensor of this network")
         if value.shape != own[key].shape:
             raise DataError(f"{path}: {key} should be {tuple(own[key].shape)}, found {tuple(value.shape)}")
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)

@@ -26,7 +26,7 @@ class FeatureFusion(nn.Module):
     response_channels
         Channels of y; default ``channels``.
     mixed_channels
-        Channels of r, what is mixed with y in the place of u; default: u itself.
+        Channels of r, which is mixed with y instead of u; default: u itself.
     identity
         Start with zero weights (exactly u). Otherwise the 1×1 convolution has PyTorch's default initialisation.
 

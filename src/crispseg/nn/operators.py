@@ -40,7 +40,7 @@ class PlainConv2d(nn.Conv2d):
 
 
 class HeldConv2d(PlainConv2d):
-    """A convolution of u whose kernels are held to zero sum: the control ``held``. Zero-padded; blind to the guide."""
+    """A convolution of u whose kernels sum to zero: the control ``held``. Zero-padded; it ignores the guide."""
 
     def forward(self, u: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
         return self._conv_forward(u, zero_sum(self.weight), self.bias)
@@ -52,7 +52,7 @@ def sdn(channels: int, guide_channels: int, **options: Any) -> nn.Module:
 
 
 def central(channels: int, guide_channels: int, **options: Any) -> nn.Module:
-    """The control S ≡ 1: central-difference convolution (θ = 1), blind to the guide."""
+    """The control S ≡ 1: central-difference convolution (θ = 1). Every neighbour counts fully, and no guide is used."""
     check_values(channels, channels, **options)
     return SemanticDifferenceConv2d(channels, channels, **_geometry(options), similarity="one")
 

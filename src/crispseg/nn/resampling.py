@@ -24,7 +24,7 @@ COMPRESSED = 64
 
 
 class DynamicSampling(nn.Module):
-    """DySample: every pixel is taken from a place of its own, found from the map itself.
+    """DySample: every pixel is sampled at its own position, which is computed from the map.
 
         y_p = u(p + 0.25 · (O u)_p),   u(·): bilinear; the border repeats
 
@@ -59,7 +59,7 @@ class DynamicSampling(nn.Module):
 
 
 class ContentReassembly(nn.Module):
-    """CARAFE: every pixel is a weighted mean of its neighbours, with weights of its own, found from the map itself.
+    """CARAFE: every pixel is a weighted mean of its neighbours, with its own weights, which are computed from the map.
 
         y_p = Σ_{q∈N(p)} softmax_q((E ReLU(R u))_p) u_{p+q},   N: k_up × k_up neighbours; the border repeats
 

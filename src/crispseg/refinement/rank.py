@@ -1,4 +1,4 @@
-"""RankSEG in the place of argmax: labels for the sake of Dice or IoU, by the package of its authors.
+"""RankSEG instead of argmax: labels that make Dice or IoU large, by its authors' package.
 
 Not here: how labels are found.
 """

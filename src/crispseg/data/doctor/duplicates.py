@@ -37,7 +37,7 @@ def duplicates(splits: list[SplitFacts]) -> Iterator[Finding]:
     near = list(_near(splits))
     if near:
         first = f"{near[0][0].path} and {near[0][1].path}"
-        words = "pairs of images in different splits are copies but for size, format or noise"
+        words = "pairs of images in different splits are copies, except for size, format or noise"
         files = tuple(str(image.path) for pair in near for image in pair)
         yield Finding("warning", "near_copies", f"{len(near)} {words}; the first: {first}", files)
 

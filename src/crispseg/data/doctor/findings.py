@@ -116,7 +116,7 @@ def about_values(split: SplitFacts, classes: ClassSet) -> Iterator[Finding]:
         message = f"{where} hold id {k}, one above the last class; {question}"
         yield Finding("error", "one_id_more", message, files)
     elif len(strange) == 1:
-        message = f'{where} hold {strange[0]}, which is no class; if it is void, set "ignore_index": {strange[0]}'
+        message = f'{where} hold {strange[0]}, which is not a class; if it is void, set "ignore_index": {strange[0]}'
         yield Finding("error", "unmarked_void", message, files)
     elif strange:
         shown = ", ".join(map(str, strange[:8])) + (f" and {len(strange) - 8} more" if len(strange) > 8 else "")

@@ -1,4 +1,4 @@
-"""Files of somebody else: which there are, which one a name means, and reading them without trust.
+"""Files of an untrusted source: which there are, which one a name means, and reading them.
 
 A name is looked for among the files below the source, so that none leads elsewhere. XML has no document type (so no
 entities), and every file has a largest size.

@@ -83,11 +83,11 @@ def why_not(module: nn.Module, *, scope: bool = False) -> str | None:
     if isinstance(module, torch.fx.GraphModule):
         return "is a torch.fx.GraphModule: attach to a module that has it as a part" if scope else None
     if "forward" in vars(module):
-        return "has a forward of its own (hooks of accelerate, torch.compile, a patch): attach before that is put on"
+        return "has its own forward (hooks of accelerate, torch.compile, a patch): call attach before those"
     if isinstance(module, torch.jit.ScriptModule):
         return "is compiled by torch.jit"
     if kind.__reduce__ is not object.__reduce__ or _own_reduce_ex(kind):
-        return "has a way of its own to be copied and pickled"
+        return "has its own way to be copied and pickled"
     return None
 
 
@@ -102,7 +102,7 @@ def hold(module: nn.Module, neck: Neck) -> None:
     """
     leaf = next(m for m in module.modules() if not any(child is not None for child in m._modules.values()))
     if hasattr(leaf, NAME):
-        raise UsageError(f"attach: {type(leaf).__name__} has an attribute {NAME!r} of its own; give another at=")
+        raise UsageError(f"attach: {type(leaf).__name__} already has an attribute {NAME!r}; give another at=")
     leaf.add_module(NAME, neck)
 
 

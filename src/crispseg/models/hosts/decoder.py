@@ -25,7 +25,7 @@ class HostDecoder(Decoder):
     channels
         Width of the decoder; None: that of its paper, ``width``.
     checkpoint
-        Weights and sizes of a published model in the place of fresh ones.
+        Weights and sizes of a published model instead of fresh ones.
     options
         Fields of the host's configuration in transformers.
 

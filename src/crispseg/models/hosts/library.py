@@ -1,4 +1,4 @@
-"""transformers, which is optional, and its configurations: a wrong option is told before anything is built.
+"""transformers, which is optional, and its configurations: a wrong option is an error before anything is built.
 
 Not here: the hosts.
 """

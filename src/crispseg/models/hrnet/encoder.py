@@ -36,7 +36,7 @@ class HRNetEncoder(TimmEncoder):
     def __init__(self, name: str, pretrained: bool | str | Path = True, *, align_corners: bool = False) -> None:
         if not name.startswith("hrnet") and timm_knows(name):
             raise UsageError(
-                f"encoder {name!r} is no HRNet; timm has hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48, …"
+                f"encoder {name!r} is not an HRNet; timm has hrnet_w18_small, hrnet_w18, hrnet_w32, hrnet_w48, …"
             )
         super().__init__(name, pretrained, feature_location="")
         body: Any = self.body

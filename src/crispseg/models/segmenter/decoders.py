@@ -24,7 +24,7 @@ class SegmenterLinear(FusedDecoder):
 
     def __init__(self, in_channels: Sequence[int], num_classes: int, channels: int | None = None) -> None:
         if channels is not None:
-            raise UsageError("decoder 'segmenter_linear' has no width of its own; leave decoder_channels out")
+            raise UsageError("decoder 'segmenter_linear' has no width to set; leave decoder_channels out")
         super().__init__(in_channels[-1], num_classes)
         self.apply(initialise)
 

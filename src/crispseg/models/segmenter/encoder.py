@@ -66,7 +66,7 @@ class ViTEncoder(nn.Module):
         except UsageError as error:
             raise UsageError(str(error) + (FITTING if "like this" in str(error) else "")) from error
         if getattr(body, "pos_embed", None) is None:
-            raise UsageError(f"encoder {name!r} is no ViT with position embeddings{FITTING}")
+            raise UsageError(f"encoder {name!r} is not a ViT with position embeddings{FITTING}")
         body.attn_pool = None  # some timm ViTs pool by attention, which no map needs
         for module in body.modules():
             if isinstance(module, nn.LayerNorm):

@@ -2,7 +2,7 @@
 
     y = conv(replicate-pad(u), W′),   W′_q = W_q,   W′_0 = −Σ_{q≠0} W_q
 
-Σ_q W_q (u_q − u_p) has −Σ_{q≠0} W_q as the factor of u_p, whatever W_0 is; hence ∂W_q = ∂W′_q − ∂W′_0, and ∂W_0 = 0.
+Σ_q W_q (u_q − u_p) has −Σ_{q≠0} W_q as the factor of u_p, whatever W_0 is; so ∂W_q = ∂W′_q − ∂W′_0, and ∂W_0 = 0.
 
 Written out in plain operators, which are exported, compiled and differentiated as often as one likes; and, for eager
 training, with a backward pass of its own.
@@ -49,7 +49,7 @@ def zero_sum(weight: Tensor) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """The same with one copy of u for its border, in the place of the dozen that autograd would make there and back."""
+    """The same with one copy of u for its border, instead of the dozen that autograd would make there and back."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor, dilation: int, groups: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The formula of Semantic Difference Convolution, as it reads. Every faster implementation is held against this one.
+"""The formula of Semantic Difference Convolution, as it reads. The tests compare every faster implementation with it.
 
     y_p = Σ_{q∈N(p)} W_{q−p} · [ S(v_p, v_q) ⊙ (u_q − u_p) ]
 

@@ -73,7 +73,7 @@ def _entry(tree: Tree, path: Path, dropped: Dropped) -> Entry | None:
         try:
             data = base64.b64decode(content["imageData"])
         except (ValueError, binascii.Error):
-            dropped.add(path, f"{image}, and its imageData is no base64")
+            dropped.add(path, f"{image}, and its imageData is not base64")
             return None
         image = path
     shapes = []

@@ -157,7 +157,7 @@ def _read_mask(path: Path, meaning: _Meaning) -> Labels:
             else value
         )
         raise DataError(
-            f"its mask {path} holds {shown} in {count} pixels, which is no class; --table FILE names the classes"
+            f"its mask {path} holds {shown} in {count} pixels, which is not a class; --table FILE names the classes"
         )
     index = [meaning.of[int(v)] if int(v) in meaning.of else meaning.of[_nearest(int(v), known)] for v in found]
     return np.array(index, np.uint8)[inverse.reshape(values.shape)]
