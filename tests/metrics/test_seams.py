@@ -78,3 +78,13 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match=r"inside the picture, 1…7, found \[8\]"):
         seam_difference(same, same, [], [8], 2)
     assert math.isnan(seam_difference(same, same, [], [], 2)["interval"][0])
+
+
+def test_void_cells_do_not_make_the_interval_narrower():
+    whole, pred = torch.zeros(64, 128, dtype=torch.long), noise(64, 128).long()
+    alone = seam_difference(pred, whole, [], [64], num_classes=2, d=4)
+    wide, answer = torch.full((64, 640), 255), torch.zeros(64, 640, dtype=torch.long)
+    wide[:, :128], answer[:, :128] = whole, pred
+    padded = seam_difference(answer, wide, [], [64, *range(132, 640, 64)], num_classes=2, d=4)
+    assert padded == alone
+    assert alone["cells"] == 2

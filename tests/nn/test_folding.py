@@ -143,3 +143,15 @@ def test_a_whole_network_keeps_its_logits(decoder):
     with torch.no_grad():
         torch.testing.assert_close(folded(image), model(image), rtol=1e-5, atol=1e-5)
     assert "SemanticDifferenceConv2d" in kinds(model) - kinds(folded)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("part", ["norm", "fusion"])
+def test_hooks_on_the_norm_and_on_the_fusion_are_not_lost(part, norm):
+    neck = trained(SemanticDiffusionNeck([8, 12], operator="central", identity=False, norm=norm))
+    for module in list(neck.modules()):
+        if type(module) is SemanticDiffusion:
+            module.get_submodule(part).register_forward_hook(lambda module, arguments, y: 2 * y)
+    given = maps()
+    for ours, theirs in zip(fold(neck)(given), neck(given), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

@@ -57,7 +57,7 @@ def seam_difference(
     dict
         ``near``, ``elsewhere``: shares of pixels that differ; ``difference``: D; ``interval``: (low, high) of D at
         95 %, NaN for fewer than two cells; ``boundary_f``: (near, elsewhere); ``pixels``: (near, elsewhere) that count;
-        ``cells``; ``d``.
+        ``cells``: of those that hold such pixels; ``d``.
 
     Raises
     ------
@@ -89,6 +89,8 @@ def seam_difference(
         return torch.bincount(place[mask[0].cpu()], minlength=2 * cells).view(cells, 2)
 
     counted, wrong = tally(t.bool()), tally(t.bool() & (p != t))
+    seen = counted.sum(1) > 0  # a cell that is all void says nothing of how cells vary
+    counted, wrong = counted[seen], wrong[seen]
     rate = ratio(wrong.sum(0), counted.sum(0))
     difference = float(rate[0] - rate[1])
     without = ratio(wrong.sum(0) - wrong, counted.sum(0) - counted)
@@ -99,7 +101,7 @@ def seam_difference(
         "interval": _interval(difference, without[:, 0] - without[:, 1]),
         "boundary_f": _boundary(p, t, tally, tolerance),
         "pixels": tuple(counted.sum(0).tolist()),
-        "cells": cells,
+        "cells": len(counted),
         "d": d,
     }
 

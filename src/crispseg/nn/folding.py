@@ -83,11 +83,15 @@ def fold(module: Module) -> Module:
 
 def _is_convolution(module: nn.Module) -> bool:
     """Whether :func:`_as_convolution` knows it; hooks may change what it does, and subclasses."""
-    if module._forward_hooks or module._forward_pre_hooks:
+    if _has_hooks(module):
         return False
     if type(module) is SemanticDifferenceConv2d:
         return module.similarity == "one"
     return type(module) in (PlainConv2d, HeldConv2d)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _as_convolution(module: nn.Module) -> PlainConv2d:
@@ -106,13 +110,13 @@ def _fold_network(network: SemanticDiffusion) -> None:
     W, bias = _exact(conv.weight), conv.weight.new_zeros(conv.out_channels).double()
     if conv.bias is not None:
         bias = _exact(conv.bias)
-    if type(norm) is nn.Sequential and isinstance(norm[0], _BatchNorm) and _is_fixed(norm[0]):
+    if type(norm) is nn.Sequential and not _has_hooks(norm) and isinstance(norm[0], _BatchNorm) and _is_fixed(norm[0]):
         bn = norm[0]
         mean, var, γ, β = (_exact(x) for x in (bn.running_mean, bn.running_var, bn.weight, bn.bias) if x is not None)
         factor = γ / (var + bn.eps).sqrt()
         W, bias = W * factor.view(-1, 1, 1, 1), β + (bias - mean) * factor
         network.norm = norm[1:]
-    elif type(norm) is nn.Identity and _is_cheaper(conv, fusion):
+    elif type(norm) is nn.Identity and not _has_hooks(norm) and _is_cheaper(conv, fusion):
         W_u, W_y = _exact(fusion.mix.weight).split([fusion.mixed, fusion.mix.in_channels - fusion.mixed], dim=1)
         W = torch.einsum("oy,yikl->oikl", W_y.flatten(1), W) + F.pad(W_u, [W.shape[-1] // 2] * 4)
         bias = W_y.flatten(1) @ bias
@@ -124,13 +128,12 @@ def _fold_network(network: SemanticDiffusion) -> None:
 
 def _is_fixed(norm: _BatchNorm) -> bool:
     """Whether the batch norm is a fixed scale and shift in eval mode, and no more."""
-    hooked = norm._forward_hooks or norm._forward_pre_hooks
-    return not hooked and norm.running_var is not None and norm.weight is not None
+    return not _has_hooks(norm) and norm.running_var is not None and norm.weight is not None
 
 
 def _is_cheaper(conv: nn.Conv2d, fusion: nn.Module) -> bool:
     """Whether one full k×k convolution costs less than two: not if the first is grouped, or works in fewer channels."""
-    plain = type(fusion) is FeatureFusion and type(fusion.mix) is nn.Conv2d
+    plain = type(fusion) is FeatureFusion and not _has_hooks(fusion) and type(fusion.mix) is nn.Conv2d
     return plain and conv.groups == 1 and conv.out_channels == fusion.mix.out_channels  # type: ignore[union-attr]
 
 
