@@ -1,7 +1,9 @@
 """The learned refiner: what it may touch, what it may depend on, and its weights."""
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -157,3 +159,14 @@ def test_an_island_is_a_piece_all_of_which_is_new():
     after[4, 0] = 1
     assert islands(before, after).nonzero().tolist() == [[0, 0], [1, 1], [4, 0]]
     assert not islands(before, before).any()
+
+
+@pytest.mark.parametrize("name", ["soft", "hard", "tiles"])
+def test_answers_are_those_that_were_kept(name):
+    """``golden/make.py`` kept them before the refiner worked on border pixels alone."""
+    kept = dict(np.load(Path(__file__).parent / "golden" / f"{name}.npz"))
+    image, p, refined = (torch.from_numpy(kept.pop(key)) for key in ("image", "p", "refined"))
+    given = p.float()
+    found = LearnedRefiner(**{key: int(value) for key, value in kept.items()})(given, image.float() / 255)
+    torch.testing.assert_close(found, refined, atol=1e-4, rtol=0)
+    assert torch.equal(given, p.float())
