@@ -63,8 +63,8 @@ class LearnedRefiner:
         for window, new in sharpen(network, p, image, most, band, self.tile):
             refined[:, *window.at] = new
             after[window.at] = new.argmax(0)
-        alone = islands(label.cpu(), after.cpu()).to(p.device)
-        refined[:, alone] = p[:, alone]
+        alone = islands(label.cpu(), after.cpu()).to(p.device).flatten().nonzero()[:, 0]
+        refined.flatten(1).index_copy_(1, alone, p.flatten(1).index_select(1, alone))
         return refined
 
 

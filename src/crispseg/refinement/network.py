@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from crispseg.nn import SemanticDiffusion
 from crispseg.refinement.borders import near_borders as near_borders
+from crispseg.refinement.guided_filter import box_mean
 from crispseg.refinement.propagation import FLOOR, Reach, Trust, step
 
 STRIDE = 4
@@ -175,7 +176,7 @@ class Surroundings(NamedTuple):
     @classmethod
     def of(cls, P: Tensor) -> "Surroundings":
         """Those of P."""
-        return cls(P, box(P, 1), box(P, 4))
+        return cls(P, box_mean(P, 1), box_mean(P, 4))
 
     def features(self) -> Tensor:
         """What the mask is like around each cell, (B, 5, h, w): how sure, and how much the same near and further."""
@@ -200,13 +201,6 @@ def blend(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
     for r, x in enumerate(maps[1:], 1):
         total = torch.addcmul(total, x, shares[:, r : r + 1])
     return total
-
-
-def box(x: Tensor, radius: int) -> Tensor:
-    """Mean over the (2r + 1)² cells around each one, of those that there are: along each axis in turn."""
-    for side, pad in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-        x = F.avg_pool2d(x, side, 1, pad, count_include_pad=False)
-    return x
 
 
 def enlarged(x: Tensor) -> Tensor:

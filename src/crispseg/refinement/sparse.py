@@ -6,6 +6,7 @@ change, and scores become rows, one a pixel: blending and the last steps are the
 Not here: the network (``network``), which pixels may change and what happens to islands (``learned``).
 """
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -101,11 +102,12 @@ def sharpen(
         if not bool(band[core.at].any()):
             continue
         seen = core.grown(MARGIN, whole)
-        maps = [x[..., *seen.at] for x in (p, image, most[None])]
         right_down = (0, -seen.width % MULTIPLE, 0, -seen.height % MULTIPLE)
-        if any(right_down):
-            maps = [F.pad(x[None], right_down, mode="replicate")[0] for x in maps]
-        yield from _tile(network, *maps, band, core, seen)
+        p_seen, image_seen, most_seen = (
+            F.pad(x[None], right_down, mode="replicate")[0] if any(right_down) else x
+            for x in (x[..., *seen.at] for x in (p, image, most[None]))
+        )
+        yield from _tile(network, p_seen, image_seen, most_seen, band, core, seen)
 
 
 def _tile(
@@ -127,7 +129,7 @@ def _tile(
         wide = near.grown(FURTHER, there).evened()
         fine = network.closely(x[..., *wide.at], y2[..., *wide.halved().at])
         fine = Orders(*(part[..., *near.seen_from(wide).at] for part in fine))
-        rows = p[:, *near.at].permute(1, 2, 0).clone(memory_format=torch.contiguous_format).flatten(0, 1)
+        rows = p[:, *near.at].flatten(1).t().contiguous()  # a copy, whatever the window
         _move(rows, table, fine, network.epsilons()[len(COARSE) :], changing[near.at], near, cells)
         inner = block.seen_from(seen).seen_from(near)
         yield block, rows.unflatten(0, (near.height, near.width))[inner.at].permute(2, 0, 1)
@@ -178,11 +180,20 @@ def _axis(start: int, end: int, count: int, device: torch.device) -> tuple[Tenso
 
 
 def _pooled(p: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ_k p² (H, W), and p on the coarse grid (K, h, w)."""
+    """Σ_k p² (H, W), and the means of p on the coarse grid (K, h, w). A few rows at a time stay in a core's cache."""
     squares = p.new_empty(p.shape[1:])
     P = p.new_empty(p.shape[0], p.shape[1] // STRIDE, p.shape[2] // STRIDE)
     for top in range(0, p.shape[1], ROWS):
         rows = p[:, top : top + ROWS]
         torch.sum(rows.square(), 0, out=squares[top : top + ROWS])
-        P[:, top // STRIDE : (top + ROWS) // STRIDE] = F.avg_pool2d(rows, STRIDE)
+        down = _total([rows[:, i::STRIDE] for i in range(STRIDE)])
+        torch.mul(
+            sum(down[..., i::STRIDE] for i in range(STRIDE)),
+            STRIDE**-2,
+            out=P[:, top // STRIDE : (top + ROWS) // STRIDE],
+        )
     return squares, P
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, parts)
