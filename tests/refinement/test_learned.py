@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from crispseg import DataError, UsageError
-from crispseg.refinement import LearnedRefiner, refine
+from crispseg.refinement import LearnedRefiner, learned, refine
 from crispseg.refinement.islands import islands
 from crispseg.refinement.learned import SHIPPED, read_weights, write_weights
 from crispseg.refinement.network import RefinerNetwork, near_borders
@@ -113,9 +113,9 @@ def test_a_few_pixels_that_look_alike_win_themselves_back():
 
 def test_the_shipped_weights_are_small_and_read_the_same_each_time():
     assert SHIPPED.stat().st_size <= 3e6
-    read_weights.cache_clear()
+    learned._read.cache_clear()
     first = read_weights(SHIPPED).state_dict()
-    read_weights.cache_clear()
+    learned._read.cache_clear()
     again = read_weights(SHIPPED).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -138,7 +138,8 @@ def test_a_bad_file_of_weights_is_named(tmp_path):
     with pytest.raises(DataError, match=re.escape(f"{bad}: not the weights of a refiner")):
         LearnedRefiner(weights=str(bad))(p, image)
     with pytest.raises(
-        UsageError, match="weights must be a file that crispseg train-refiner wrote, found none.safetensors"
+        UsageError,
+        match="weights must be a file of refine --fit or train-refiner, found none.safetensors",
     ):
         LearnedRefiner(weights="none.safetensors")
 

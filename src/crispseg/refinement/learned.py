@@ -28,6 +28,8 @@ FORMAT = "crispseg-refiner"
 """The one entry of the file's metadata: several would have no order, and the same weights not the same bytes."""
 REACH = 24
 """Pixels from a border of the mask within which a pixel may change."""
+TILE = 1024
+"""Side of what is worked on at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,32 +42,37 @@ class LearnedRefiner:
     Args:
         reach: Pixels from a border of the mask (in the maximum norm) within which a pixel may change.
         tile: Side of the squares that a larger map is worked on in; each sees 128 px around it.
-        weights: A file of ``crispseg train-refiner``. None: the weights that came with the package.
+        weights: A file of ``crispseg refine --fit`` or ``train-refiner``. None: those that came with the package.
 
     Source: this project; semantic diffusion: SDN, arXiv 2302.02057.
     """
 
     reach: int = REACH
-    tile: int = 1024
+    tile: int = TILE
     weights: str | None = None
 
     def __post_init__(self) -> None:
         check(self, "crispseg.")
 
-    @torch.no_grad()
     def __call__(self, p: Tensor, image: Tensor) -> Tensor:
         """Return probabilities (K, H, W) of probabilities (K, H, W) and an image (3, H, W) in [0, 1]."""
-        p, image = p.contiguous(), image.contiguous()
-        label, most = likeliest(p)
-        band = within(borders(label), self.reach)
         network = read_weights(SHIPPED if self.weights is None else Path(self.weights)).to(p.device)
-        refined, after = p.clone(), label.clone()
-        for window, new in sharpen(network, p, image, most, band, self.tile):
-            refined[:, *window.at] = new
-            after[window.at] = new.argmax(0)
-        alone = islands(label.cpu(), after.cpu()).to(p.device).flatten().nonzero()[:, 0]
-        refined.flatten(1).index_copy_(1, alone, p.flatten(1).index_select(1, alone))
-        return refined
+        return refined_by(network, p, image, reach=self.reach, tile=self.tile)
+
+
+@torch.no_grad()
+def refined_by(network: RefinerNetwork, p: Tensor, image: Tensor, *, reach: int = REACH, tile: int = TILE) -> Tensor:
+    """What :class:`LearnedRefiner` answers with this network, in eval mode."""
+    p, image = p.contiguous(), image.contiguous()
+    label, most = likeliest(p)
+    band = within(borders(label), reach)
+    refined, after = p.clone(), label.clone()
+    for window, new in sharpen(network, p, image, most, band, tile):
+        refined[:, *window.at] = new
+        after[window.at] = new.argmax(0)
+    alone = islands(label.cpu(), after.cpu()).to(p.device).flatten().nonzero()[:, 0]
+    refined.flatten(1).index_copy_(1, alone, p.flatten(1).index_select(1, alone))
+    return refined
 
 
 def write_weights(network: RefinerNetwork, path: str | os.PathLike[str], facts: Mapping[str, str]) -> None:
@@ -74,9 +81,20 @@ def write_weights(network: RefinerNetwork, path: str | os.PathLike[str], facts: 
     write_bytes(path, save(tensors, {FORMAT: json.dumps(dict(facts))}))
 
 
-@functools.lru_cache(maxsize=2)
 def read_weights(path: Path) -> RefinerNetwork:
-    """Return the network of a weights file, in eval mode. DataError, naming the file, if it is none."""
+    """Return the network of a weights file, in eval mode; the same one until the file changes. Do not train it.
+
+    DataError, naming the file, if it is none.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: not the weights of a refiner ({in_a_line(error)})") from error
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, changed: int, size: int) -> RefinerNetwork:
     try:
         with safe_open(path, framework="pt") as file:
             known = FORMAT in (file.metadata() or {})

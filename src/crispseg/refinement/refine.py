@@ -87,7 +87,7 @@ def refine(
     tensor([[0, 0, 1, 1]])
     """
     chosen: Any = read_refiner(refiner) if isinstance(refiner, str) else refiner
-    p, guide = _probabilities(torch.as_tensor(scores), kind), _image(torch.as_tensor(image))
+    p, guide = as_probabilities(torch.as_tensor(scores), kind), _image(torch.as_tensor(image))
     if p.shape[1:] != guide.shape[1:]:
         raise ValueError(f"scores and image must have one size, found {tuple(p.shape)} and {tuple(guide.shape)}")
     refined: Tensor = chosen(p, guide.to(p.device))
@@ -131,7 +131,8 @@ def write_refiner(refiner: Refiner) -> str:
     return f"{name}:{','.join(said)}" if said else name
 
 
-def _probabilities(scores: Tensor, kind: str) -> Tensor:
+def as_probabilities(scores: Tensor, kind: str) -> Tensor:
+    """Return probabilities (K, H, W) of scores that are logits or probabilities; ValueError if they are not."""
     if kind not in ("logits", "probabilities"):
         raise ValueError(f"kind must be logits or probabilities, found {kind!r}")
     if scores.ndim != 3 or scores.numel() == 0:
