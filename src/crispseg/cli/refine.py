@@ -125,7 +125,8 @@ def _refine(arguments: Any) -> int:
     from crispseg.refinement import LearnedRefiner
 
     refiner = refiner_of(arguments)
-    for flag, value in (("tile", arguments.tile), ("weights", arguments.weights and str(arguments.weights))):
+    options: dict[str, Any] = {"tile": arguments.tile, "weights": arguments.weights and str(arguments.weights)}
+    for flag, value in options.items():
         if value is None:
             continue
         if not isinstance(refiner, LearnedRefiner):
