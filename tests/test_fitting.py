@@ -16,7 +16,7 @@ from crispseg.data.patchwork.coarse import blocks, predicted
 from crispseg.data.scenes import write_scenes
 from crispseg.refinement.learned import SHIPPED, read_weights, write_weights
 from crispseg.refinement.network import RefinerNetwork
-from crispseg.training import fit_network, refiner_fit
+from crispseg.training import refiner_fit
 from crispseg.training.refiner_loss import refiner_loss
 
 ONE_STEP = RefinerFitting(steps=1, batch_size=2)
@@ -182,7 +182,7 @@ def test_it_stops_once_nothing_gains_and_returns_the_best(monkeypatch):
     p = torch.rand(3, 32, 32).softmax(0)
     example = refiner_fit.Example(torch.zeros(3, 32, 32, dtype=torch.uint8), p.argmax(0), p)
     before = {name: x.clone() for name, x in start.state_dict().items()}
-    best, at = fit_network(
+    best, at = refiner_fit.fit_network(
         start, [lambda: example], lambda _: next(answers), RefinerFitting(steps=9, batch_size=1), crop=(16, 16), say=str
     )
     assert at == 1 and next(answers) == 0.9 and best is not start

@@ -27,14 +27,14 @@ from crispseg.evaluation import Evaluation, compare, suite
 from crispseg.evaluation.bootstrap import group_images
 from crispseg.inference import refine
 from crispseg.inference.refining import MASKS, read_mask
-from crispseg.refinement import as_probabilities
 from crispseg.refinement.learned import SHIPPED, read_weights, refined_by, write_weights
 from crispseg.refinement.network import RefinerNetwork
+from crispseg.refinement.refine import as_probabilities
 from crispseg.refinement.sparse import MULTIPLE
-from crispseg.training import fit_network
-from crispseg.training.refiner_fit import CROP, Example
+from crispseg.training.refiner_fit import CROP, Example, fit_network
 from crispseg.training.refiner_loss import VOID
 
+__all__ = ["fit_refiner"]
 DEFAULT = RefinerFitting()
 FEWEST = 8
 """Groups of pictures (each picture is one, unless a pattern says otherwise)."""

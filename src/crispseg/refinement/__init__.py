@@ -8,7 +8,7 @@ from crispseg.refinement.dense_crf import DenseCRF
 from crispseg.refinement.guided_filter import GuidedFilter
 from crispseg.refinement.learned import LearnedRefiner
 from crispseg.refinement.rank import RankSEG
-from crispseg.refinement.refine import REFINERS, Refiner, as_probabilities, read_refiner, refine, write_refiner
+from crispseg.refinement.refine import REFINERS, Refiner, read_refiner, refine, write_refiner
 from crispseg.refinement.score_diffusion import ScoreDiffusion
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "RankSEG",
     "Refiner",
     "ScoreDiffusion",
-    "as_probabilities",
     "read_refiner",
     "refine",
     "write_refiner",

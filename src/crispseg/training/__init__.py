@@ -10,7 +10,6 @@ require("train", "lightning", "tensorboard", purpose="training")
 from crispseg.training.folder import check_data  # noqa: E402
 from crispseg.training.loop import check, train  # noqa: E402
 from crispseg.training.refiner import train_refiner  # noqa: E402
-from crispseg.training.refiner_fit import fit_network  # noqa: E402
 from crispseg.training.rehearsal import Rehearsal, rehearse  # noqa: E402
 
-__all__ = ["Rehearsal", "check", "check_data", "fit_network", "rehearse", "train", "train_refiner"]
+__all__ = ["Rehearsal", "check", "check_data", "rehearse", "train", "train_refiner"]
