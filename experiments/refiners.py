@@ -52,6 +52,8 @@ COLUMNS = {
     "Boundary IoU": "boundary_iou",
     "mBA": "mba",
 }
+BLIND = ("idd-fpn", "idd-fcn")
+"""Sets of pictures that nobody looked at, and networks that did not exist, while the refiner was made."""
 GAIN = "gain at 1 px [95 %]"
 GROUPS = {"idd": r"^([^_]+)"}
 """Pictures of these data sets are neighbours: what is drawn together, by name."""
@@ -178,6 +180,7 @@ def table(results: dict[str, Any]) -> str:
         }
     )
     counts = ", ".join(f"{name} {r['pictures']}" for name, r in results.items())
+    said += sorted({f"weights sha256 {r['weights'][:16]}" for r in results.values() if "weights" in r})
     return "\n".join([*lines, "", f"Values in %, over {counts} pictures. {'; '.join(said)}."])
 
 
@@ -223,7 +226,10 @@ def main() -> None:
     if arguments.table:
         found = {name: RESULTS / f"{name}.json" for name in SETS}
         results = {name: json.loads(path.read_text()) for name, path in found.items() if path.is_file()}
-        replace_table(arguments.page, "refiners", table(results))
+        blind = {name: results.pop(name) for name in BLIND if name in results}
+        for place, part in (("refiners", results), ("refiners-blind", blind)):
+            if part:
+                replace_table(arguments.page, place, table(part))
 
 
 if __name__ == "__main__":
