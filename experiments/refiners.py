@@ -96,7 +96,7 @@ def predicted_by(root: Path, data: str, name: str) -> Iterator[Case]:
     for sample in samples:
         image, label = read_pair(sample, classes)
         size = seen_size((image.shape[-2], image.shape[-1]), run.config.data.size)
-        yield sample.name, image, predict_logits(run.model, image, size=size).softmax(0), label
+        yield sample.name, image, predict_logits(run.model, image.float() / 255, size=size).softmax(0), label
 
 
 def _filled(label: Any, void: int) -> Any:
