@@ -181,12 +181,19 @@ def test_it_stops_once_nothing_gains_and_returns_the_best(monkeypatch):
     start, answers = read_weights(SHIPPED), iter([0.5, 0.7, 0.6, 0.7, 0.1, 0.9])
     p = torch.rand(3, 32, 32).softmax(0)
     example = refiner_fit.Example(torch.zeros(3, 32, 32, dtype=torch.uint8), p.argmax(0), p)
-    before = {name: x.clone() for name, x in start.state_dict().items()}
+    seen = []
+
+    def quality(network):
+        seen.append({name: x.clone() for name, x in network.state_dict().items()})
+        return next(answers)
+
     best, at = refiner_fit.fit_network(
-        start, [lambda: example], lambda _: next(answers), RefinerFitting(steps=9, batch_size=1), crop=(16, 16), say=str
+        start, [lambda: example], quality, RefinerFitting(steps=9, batch_size=1), crop=(16, 16), say=str
     )
-    assert at == 1 and next(answers) == 0.9 and best is not start
-    assert all(torch.equal(x, before[name]) for name, x in start.state_dict().items())
+    assert at == 1 and next(answers) == 0.9 and len(seen) == 5
+    for network, then in ((start, seen[0]), (best, seen[1])):
+        assert all(torch.equal(x, then[name]) for name, x in network.state_dict().items())
+    assert any(not torch.equal(x, seen[2][name]) for name, x in best.state_dict().items())
 
 
 @torch.no_grad()
