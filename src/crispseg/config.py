@@ -285,6 +285,19 @@ class RefinerTraining:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RefinerFitting:
+    """How ``crispseg refine --fit`` adapts the learned refiner: at most so many steps of so many crops.
+
+    ``lr``: the highest learning rate. ``seed``: of the parts, the crops and their order.
+    """
+
+    steps: int = 300
+    batch_size: int = 6
+    lr: float = 5e-4
+    seed: int = 0
+
+
 def from_dict(tree: Any) -> Config:
     """Build the config from a plain tree, its values converted to their types.
 

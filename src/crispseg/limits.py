@@ -159,7 +159,10 @@ _LIMITS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "training.timeout": _POSITIVE,
     "crispseg.reach": _at_least(1),
     "crispseg.tile": _at_least(1),
-    "crispseg.weights": ("a file that crispseg train-refiner wrote", lambda value: Path(value).is_file()),
+    "crispseg.weights": (
+        "a file of refine --fit or train-refiner",
+        lambda value: Path(value).is_file(),
+    ),
     "crf.iterations": _at_least(1),
     "crf.appearance": _at_least(0),
     "crf.theta_alpha": _POSITIVE,

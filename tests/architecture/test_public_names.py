@@ -11,6 +11,7 @@ MODULES = (
     "crispseg.diffusion",
     "crispseg.evaluation",
     "crispseg.exporting",
+    "crispseg.fitting",
     "crispseg.inference",
     "crispseg.losses",
     "crispseg.metrics",

@@ -34,6 +34,8 @@ def _check(out, images):
         for value in (scores["miou"], scores["boundary_iou"], *scores["boundary_f"].values()):
             assert 0 <= value <= 1
         assert scores["training_seconds"] > 0
+        assert scores["refined"]["images"] == images and 0 <= scores["refined"]["boundary_f"]["1"] <= 1
+        assert f"{100 * scores['refined']['miou']:.1f}" in (out / "report.html").read_text()
     assert metrics["parameters"]["sdn"] > metrics["parameters"]["none"] > 2e6
     assert metrics["images"] == images
     assert metrics["version"]
@@ -45,7 +47,8 @@ def _check(out, images):
     page = (out / "report.html").read_text()
     assert "://" not in page
     assert all(uri.startswith("data:image/") for uri in re.findall(r'src="([^"]*)', page))
-    assert page.count("<img") == 12 * images + 12
+    assert page.count("<img") == 12 * images + 12 + 12
+    assert "The same masks, refined" in page
     with Image.open(out / "demo.webp") as picture:
         assert picture.format == "WEBP"
     return metrics

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from crispseg.data.scenes import write_scenes
-from experiments import refiners
+from crispseg.refinement.learned import SHIPPED
+from experiments import fitted, refiners
 
 
 @pytest.fixture
@@ -43,3 +44,41 @@ def test_a_polygon_is_nearer_to_the_truth_than_a_coarse_grid(measure, tmp_path):
     cases = {name: list(refiners.SETS[name](tmp_path)) for name in ("ecssd-polygons", "ecssd-32")}
     wrong = {name: np.mean([(p.argmax(0) != label).float().mean() for _, _, p, label in cases[name]]) for name in cases}
     assert 0 < wrong["ecssd-polygons"] < wrong["ecssd-32"]
+
+
+def test_a_gain_has_its_interval_and_blind_sets_a_table_of_their_own(measure, tmp_path):
+    measure("ecssd-8", "--refiners", "none", "guided")
+    found = json.loads((tmp_path / "results" / "ecssd-8.json").read_text())
+    gain, rows = found["rows"]["guided"]["gains"]["boundary_f_1"], found["rows"]
+    assert gain["low"] <= gain["difference"] <= gain["high"] and "gains" not in rows["none"]
+    assert len(found["weights"]) == 64
+    (tmp_path / "results" / "idd-fpn.json").write_text(json.dumps(found))
+    page = tmp_path / "page.md"
+    page.write_text("".join(f"<!-- table {name} -->\n<!-- /table -->\n" for name in ("refiners", "refiners-blind")))
+    measure("--table", "--page", str(page))
+    first, second = page.read_text().split("refiners-blind")
+    assert "| ecssd-8 |" in first and "idd-fpn" not in first and "| idd-fpn |" in second
+    assert f"sha256 {found['weights'][:16]}" in second
+
+
+def test_a_fit_is_measured_on_test(tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    write_scenes(root, {"test": 3}, height=48, width=64)
+    monkeypatch.setattr(fitted, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(fitted, "PAGE", tmp_path / "page.md")
+    (tmp_path / "page.md").write_text("<!-- table refiners-fitted -->\n<!-- /table -->\n")
+    words = [
+        "scenes",
+        "--root",
+        str(root),
+        "--masks",
+        str(root / "labels" / "test"),
+        "--weights",
+        str(SHIPPED),
+        "--table",
+    ]
+    monkeypatch.setattr(sys, "argv", ["fitted", *words])
+    fitted.main()
+    found = json.loads((tmp_path / "results" / "scenes.json").read_text())
+    assert found["masks"]["miou"] == 1 and found["gains"]["miou"]["difference"] == 0 and found["pictures"] == 3
+    assert "| scenes | boundary F at 1 px | 100.0 |" in (tmp_path / "page.md").read_text()

@@ -1,12 +1,14 @@
 """The learned refiner: what it may touch, what it may depend on, and its weights."""
 
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from crispseg import DataError, UsageError
-from crispseg.refinement import LearnedRefiner, refine
+from crispseg.refinement import LearnedRefiner, learned, refine
 from crispseg.refinement.islands import islands
 from crispseg.refinement.learned import SHIPPED, read_weights, write_weights
 from crispseg.refinement.network import RefinerNetwork, near_borders
@@ -111,9 +113,9 @@ def test_a_few_pixels_that_look_alike_win_themselves_back():
 
 def test_the_shipped_weights_are_small_and_read_the_same_each_time():
     assert SHIPPED.stat().st_size <= 3e6
-    read_weights.cache_clear()
+    learned._read.cache_clear()
     first = read_weights(SHIPPED).state_dict()
-    read_weights.cache_clear()
+    learned._read.cache_clear()
     again = read_weights(SHIPPED).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
@@ -136,7 +138,8 @@ def test_a_bad_file_of_weights_is_named(tmp_path):
     with pytest.raises(DataError, match=re.escape(f"{bad}: not the weights of a refiner")):
         LearnedRefiner(weights=str(bad))(p, image)
     with pytest.raises(
-        UsageError, match="weights must be a file that crispseg train-refiner wrote, found none.safetensors"
+        UsageError,
+        match="weights must be a file of refine --fit or train-refiner, found none.safetensors",
     ):
         LearnedRefiner(weights="none.safetensors")
 
@@ -157,3 +160,14 @@ def test_an_island_is_a_piece_all_of_which_is_new():
     after[4, 0] = 1
     assert islands(before, after).nonzero().tolist() == [[0, 0], [1, 1], [4, 0]]
     assert not islands(before, before).any()
+
+
+@pytest.mark.parametrize("name", ["soft", "hard", "tiles"])
+def test_answers_are_those_that_were_kept(name):
+    """``golden/make.py`` kept them before the refiner worked on border pixels alone."""
+    kept = dict(np.load(Path(__file__).parent / "golden" / f"{name}.npz"))
+    image, p, refined = (torch.from_numpy(kept.pop(key)) for key in ("image", "p", "refined"))
+    given = p.float()
+    found = LearnedRefiner(**{key: int(value) for key, value in kept.items()})(given, image.float() / 255)
+    torch.testing.assert_close(found, refined, atol=1e-4, rtol=0)
+    assert torch.equal(given, p.float())

@@ -16,7 +16,7 @@ from crispseg._version import __version__
 from crispseg.config import Config, DataConfig, ModelConfig, NeckConfig, TrainingConfig, to_dict
 from crispseg.data import SegmentationDataset, find_samples
 from crispseg.demo.images import gather
-from crispseg.demo.measurement import measure
+from crispseg.demo.measurement import Measurement, measure
 from crispseg.demo.page import write_page, write_picture
 from crispseg.files import write_json
 from crispseg.locks import hold
@@ -107,7 +107,7 @@ def _run(
         "parameters": {neck: parameter_count(r.model) for neck, r in trained.items()}
     }
     about["seconds"] = round(time.monotonic() - started, 1)
-    metrics = {"runs": {neck: results[neck].scores | _cost(folders[neck]) for neck in NECKS}, **about}
+    metrics = {"runs": {neck: _scores(results[neck]) | _cost(folders[neck]) for neck in NECKS}, **about}
     write_json(out / "metrics.json", metrics)  # before the pictures: what was measured is not lost with them
     with _told(say, 5, "drawing the report"):
         write_page(out / "report.html", test, trained, results, about)
@@ -165,6 +165,11 @@ def _about(root: Path | None, configs: dict[str, Config], test: SegmentationData
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "config": {neck: to_dict(config) for neck, config in configs.items()},
     }
+
+
+def _scores(found: Measurement) -> dict[str, Any]:
+    """Of the masks as they are, and of the refined ones."""
+    return found.scores if found.refined is None else found.scores | {"refined": found.refined.scores}
 
 
 def _cost(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from crispseg import report
 from crispseg.data import SegmentationDataset
 from crispseg.demo.measurement import Measurement
+from crispseg.demo.refined import refined_part
 from crispseg.demo.responses import NEAR, SCALE, Response, in_network, on_picture
 from crispseg.files import write_bytes, write_text
 from crispseg.metrics.labels import codes
@@ -78,6 +79,7 @@ def write_page(
         ],
         palette=list(zip(data.classes.names, data.classes.palette)),
         trimap=_trimap(none.scores, sdn.scores),
+        refined=refined_part(results, data, _median_index(results), _headline),
         responses=_responses(_median(data, results), runs["sdn"], data),
     )
     write_text(path, page)
@@ -116,8 +118,12 @@ def _ranked(results: Mapping[str, Measurement]) -> tuple[Tensor, list[int]]:
 
 def _median(data: SegmentationDataset, results: Mapping[str, Measurement]) -> Scene:
     """The image of median gain, the lower one of two."""
+    return _scene(data, results, _median_index(results), "Median")
+
+
+def _median_index(results: Mapping[str, Measurement]) -> int:
     _, order = _ranked(results)
-    return _scene(data, results, order[(len(order) - 1) // 2], "Median")
+    return order[(len(order) - 1) // 2]
 
 
 def _scene(data: SegmentationDataset, results: Mapping[str, Measurement], index: int, title: str) -> Scene:

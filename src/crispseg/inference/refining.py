@@ -82,7 +82,7 @@ def refine(
     >>> refine(image, mask)[16, [16, 20, 24]].tolist()
     [0, 0, 1]
     """
-    x, found = as_tensor(image), _read(mask)
+    x, found = as_tensor(image), read_mask(mask)
     if found.ndim == 3:
         return _of_scores(x, found, refiner, kind, soft)
     if found.shape != x.shape[1:]:
@@ -124,8 +124,8 @@ def _size(x: Tensor) -> str:
     return f"{x.shape[-1]}×{x.shape[-2]}"
 
 
-def _read(mask: Mask) -> Tensor:
-    """Class indices (H, W), int64, or scores (K, H, W), float32."""
+def read_mask(mask: Mask) -> Tensor:
+    """Return class indices (H, W), int64, or scores (K, H, W), float32. Raises as :func:`refine`."""
     if isinstance(mask, str | os.PathLike):
         path = Path(mask)
         return read_scores(path) if path.suffix.lower() in SCORES else torch.from_numpy(_indices(path)[0])

@@ -5,12 +5,15 @@ Not here: what changes pixels.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 AROUND = ((0, 1), (1, -1), (1, 0), (1, 1))
-"""Half of the eight neighbours, as (down, right)."""
+"""Half of the eight neighbours, as (down, right); the other half are their negatives."""
+OTHER = -2
+"""The number of a neighbour of another class; −1 is that of one which is not new."""
 
 
 def islands(before: Tensor, after: Tensor) -> Tensor:
@@ -23,32 +26,26 @@ def islands(before: Tensor, after: Tensor) -> Tensor:
     [[False, True, False, False, False]]
     """
     new = before != after
-    if not bool(new.any()):
+    pixels = new.flatten().nonzero()[:, 0]
+    if not len(pixels):
         return new
-    place = torch.full(after.shape, -1)
-    pixels = new.nonzero()
-    place[new] = torch.arange(len(pixels))
+    wide = after.shape[1] + 2
+    classes = F.pad(after, (1, 1, 1, 1), value=-1).flatten()  # a border of no class: each pixel has eight neighbours
+    mine = (pixels // after.shape[1] + 1) * wide + pixels % after.shape[1] + 1
+    number = torch.full_like(classes, -1)
+    number[mine] = torch.arange(len(pixels))
     held = torch.zeros(len(pixels), dtype=torch.bool)
     pairs = []
     for down, right in AROUND:
-        one, other = _shifted(down, right, after.shape)
-        alike = after[one] == after[other]
-        a, b = place[one][alike], place[other][alike]
-        pairs.append(torch.stack([a, b], 1)[(a >= 0) & (b >= 0)])
-        held[a[(a >= 0) & (b < 0)]] = True
-        held[b[(b >= 0) & (a < 0)]] = True
-    edges = torch.cat(pairs).numpy()
-    graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(len(pixels), len(pixels)))
+        for step in (down * wide + right, -down * wide - right):
+            at = number[mine + step].masked_fill(classes[mine + step] != classes[mine], OTHER)
+            held |= at == -1
+            pairs.append(torch.stack([number[mine], at])[:, at >= 0])
+    edges = torch.cat(pairs, 1).numpy()
+    graph = coo_array((np.ones(edges.shape[1], np.int8), tuple(edges)), shape=(len(pixels), len(pixels)))
     count, piece = connected_components(graph, directed=False)
     kept = np.zeros(count, bool)
     kept[piece[held.numpy()]] = True
-    result = torch.zeros_like(new)
-    result[new] = torch.from_numpy(~kept[piece])
-    return result
-
-
-def _shifted(down: int, right: int, shape: torch.Size) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Two windows of a map, the second one the first moved by (down, right)."""
-    height, width = shape
-    x, move = slice(max(0, -right), width - max(0, right)), slice(max(0, right), width - max(0, -right))
-    return (slice(0, height - down), x), (slice(down, height), move)
+    result = torch.zeros_like(new).flatten()
+    result[pixels] = torch.from_numpy(~kept[piece])
+    return result.view_as(new)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.nn import SemanticDiffusion
+from crispseg.refinement.borders import near_borders as near_borders
 from crispseg.refinement.guided_filter import box_mean
 from crispseg.refinement.propagation import FLOOR, Reach, Trust, step
 
@@ -79,27 +80,33 @@ class RefinerNetwork(nn.Module):
         ``band`` (B, 1, H, W): the pixels that may change. Of these, those that are sure once the coarse grid has been
         settled take no part in the steps at full size.
         """
-        P = F.avg_pool2d(p, STRIDE)
-        coarse, fine = self.look(image, p, P)
-        Q = self.settle(P, coarse)
-        x = torch.where(band, blend(seen_from(p, P, Q), fine.mix), p)
+        x = picture(image, p.amax(1, keepdim=True), p.square().sum(1, keepdim=True))
+        seen = Surroundings.of(F.avg_pool2d(p, STRIDE))
+        coarse, y2 = self.look(x, seen)
+        Q = self.settle(seen, coarse)
+        fine = self.closely(x, y2)
+        x = torch.where(band, blend([p, enlarged(seen.near), enlarged(Q)], fine.mix), p)
         return Q, fine.settle(x, self.epsilons()[len(COARSE) :], FINE, band & unsure(x))
 
-    def look(self, image: Tensor, p: Tensor, P: Tensor) -> tuple[Orders, Orders]:
-        """What to do on the coarse grid, and at full size. P: p on the coarse grid."""
-        x = torch.cat([image * 2 - 1, p.amax(1, keepdim=True), p.square().sum(1, keepdim=True)], 1)
+    def look(self, x: Tensor, seen: "Surroundings") -> tuple[Orders, Tensor]:
+        """What to do on the coarse grid, and the features at stride 2 that :meth:`closely` needs."""
+        P = seen.P
         x2 = self.stem(x)
-        x4 = self.down4(x2, P, surroundings(P))
+        x4 = self.down4(x2, P, seen.features())
         x8 = self.down8(x4, P8 := F.avg_pool2d(P, 2))
         x16 = self.down16(x8, F.avg_pool2d(P8, 2))
         y4 = self.up4(self.up8(x16, x8), x4)
         y2 = F.relu(F.interpolate(self.up2(y4), scale_factor=2.0, mode="bilinear") + x2)
-        y1 = torch.cat([F.relu(self.fine(x)), F.relu(F.pixel_shuffle(self.spread(y2), 2))], 1)
-        return self.coarse_head(y4, F.avg_pool2d(image, STRIDE)), self.fine_head(y1, image)
+        return self.coarse_head(y4, F.avg_pool2d(x[:, :3], STRIDE)), y2
 
-    def settle(self, P: Tensor, orders: Orders) -> Tensor:
+    def closely(self, x: Tensor, y2: Tensor) -> Orders:
+        """What to do at full size; a pixel of it depends on what is up to 4 px away."""
+        y1 = torch.cat([F.relu(self.fine(x)), F.relu(F.pixel_shuffle(self.spread(y2), 2))], 1)
+        return self.fine_head(y1, x[:, :3])
+
+    def settle(self, seen: "Surroundings", orders: Orders) -> Tensor:
         """The steps on the coarse grid, of P."""
-        return orders.settle(blend([P, box(P, 1), box(P, 4)], orders.mix), self.epsilons(), COARSE)
+        return orders.settle(blend(seen, orders.mix), self.epsilons(), COARSE)
 
     def epsilons(self) -> Tensor:
         """ε of each step, the coarse ones first."""
@@ -153,21 +160,34 @@ class _Head(nn.Module):
             self.colour.weight.zero_()
             self.colour.weight[:3] = 6 * torch.eye(3)[:, :, None, None]
 
-    def forward(self, x: Tensor, image: Tensor) -> Orders:
+    def forward(self, x: Tensor, colours: Tensor) -> Orders:
+        """Orders of features x and the picture's colours, in [−1, 1], both at the size of the orders."""
         v, mix, trust = self.out(x).split(self.sizes, 1)
-        return Orders(v + self.colour(image), mix.softmax(1), trust)
+        return Orders(v + self.colour((colours + 1) / 2), mix.softmax(1), trust)
 
 
-def surroundings(P: Tensor) -> Tensor:
-    """What the mask is like around each cell, (B, 5, h, w): how sure, and how much the same near and further off."""
-    near, far = box(P, 1), box(P, 4)
-    agree = [(a * b).sum(1, keepdim=True) for a, b in ((P, P), (P, near), (P, far), (far, far))]
-    return torch.cat([P.amax(1, keepdim=True), *agree], 1)
+class Surroundings(NamedTuple):
+    """The mask on the coarse grid (B, K, h, w), and its means over 3² and 9² cells."""
+
+    P: Tensor
+    near: Tensor
+    far: Tensor
+
+    @classmethod
+    def of(cls, P: Tensor) -> "Surroundings":
+        """Those of P."""
+        return cls(P, box_mean(P, 1), box_mean(P, 4))
+
+    def features(self) -> Tensor:
+        """What the mask is like around each cell, (B, 5, h, w): how sure, and how much the same near and further."""
+        P, near, far = self
+        agree = [(a * b).sum(1, keepdim=True) for a, b in ((P, P), (P, near), (P, far), (far, far))]
+        return torch.cat([P.amax(1, keepdim=True), *agree], 1)
 
 
-def seen_from(p: Tensor, P: Tensor, Q: Tensor) -> list[Tensor]:
-    """The priors at full size: the mask as it came, blurred, and as the coarse grid has settled it."""
-    return [p, enlarged(box(P, 1)), enlarged(Q)]
+def picture(image: Tensor, most: Tensor, squares: Tensor) -> Tensor:
+    """What the convolutions see, (B, 5, H, W): the image, the largest probability, and Σ p²."""
+    return torch.cat([image * 2 - 1, most, squares], 1)
 
 
 def unsure(p: Tensor) -> Tensor:
@@ -183,11 +203,6 @@ def blend(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
     return total
 
 
-def box(x: Tensor, radius: int) -> Tensor:
-    """Mean over the (2r + 1)² cells around each one, of those that there are."""
-    return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
-
-
 def enlarged(x: Tensor) -> Tensor:
     """From the coarse grid to full size, bilinear."""
     return F.interpolate(x, scale_factor=float(STRIDE), mode="bilinear")
@@ -195,18 +210,3 @@ def enlarged(x: Tensor) -> Tensor:
 
 def _conv(inside: int, width: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inside, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-
-
-def near_borders(p: Tensor, reach: int) -> Tensor:
-    """Whether a pixel of p (B, K, H, W) is within ``reach`` px, in the maximum norm, of one that touches another class.
-
-    (B, 1, H, W) bool.
-    """
-    label = p.argmax(1)
-    edge = torch.zeros_like(label, dtype=torch.bool)
-    for dim in (1, 2):
-        n = label.shape[dim]
-        differs = label.narrow(dim, 1, n - 1) != label.narrow(dim, 0, n - 1)
-        edge.narrow(dim, 1, n - 1).logical_or_(differs)
-        edge.narrow(dim, 0, n - 1).logical_or_(differs)
-    return (box_mean(edge.float(), reach) > 0.5 / (2 * reach + 1) ** 2)[:, None]

@@ -11,6 +11,7 @@ coarse mask says of this very place; β and γ come from the network, pixel by p
 Not here: the network that sees picture and mask (``network``), files, the refiner's interface (``learned``).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crispseg import stencil
-from crispseg.similarity import gaussian
 
 FLOOR = 1e-4
 """The least probability of a prior: its logarithm stays finite."""
@@ -43,14 +43,39 @@ def step(p: Tensor, log_prior: Tensor, v: Tensor, trust: Trust, reach: Reach) ->
     """Return the next p (B, K, H, W) of p, log π (B, K, H, W) and v (B, D, H, W); β and γ are (B, 1, H, W)."""
     far = reach.radius * reach.dilation
     p_far, v_far = stencil.pad(p, far), stencil.pad(v, far)
-    scale = v.shape[1] ** -0.5  # S = exp(−‖Δv‖² / 2)
-    alike, there, total = torch.zeros_like(p), torch.zeros_like(p), torch.zeros_like(trust.beta)
-    taps = stencil.offsets(2 * reach.radius + 1, reach.dilation)
-    for offset in taps:
-        q = stencil.view(p_far, offset, far)
-        S = gaussian(v, stencil.view(v_far, offset, far), scale)
-        alike, there, total = alike + S * q, there + q, total + S
-    return _posterior(alike, there, total / len(taps), log_prior, trust)
+    alike, total, taps = p.clone(), torch.ones_like(trust.beta), (2 * reach.radius + 1) ** 2  # S to itself is 1
+    for offset in stencil.half_offsets(2 * reach.radius + 1, reach.dilation):
+        for to, S in _both_ways(v_far, offset, far):
+            alike.addcmul_(S, stencil.view(p_far, to, far))
+            total += S
+    return _posterior(alike, _sum(p_far, reach), total / taps, log_prior, trust)
+
+
+def _both_ways(v_far: Tensor, offset: stencil.Offset, far: int) -> Iterator[tuple[stencil.Offset, Tensor]]:
+    """An offset and its negative, each with S between every pixel and its neighbour there, (B, 1, H, W).
+
+    S is symmetric: that of a pixel and its neighbour is that of the neighbour and the pixel.
+    """
+    dy, dx = offset
+    height, width = (n - 2 * far for n in v_far.shape[-2:])
+    top, left = far - dy, far - max(dx, 0)
+    one = v_far[..., top : far + height, left : far + width + max(-dx, 0)]
+    other = v_far[..., far : far + height + dy, left + dx : far + width + max(dx, 0)]
+    S = ((one - other).square().sum(1, keepdim=True) / -2).exp()
+    yield offset, S[..., dy:, max(dx, 0) : max(dx, 0) + width]
+    yield (-dy, -dx), S[..., :height, max(-dx, 0) : max(-dx, 0) + width]
+
+
+def _sum(p_far: Tensor, reach: Reach) -> Tensor:
+    """Σ_j p(j) over the taps, along each axis in turn."""
+    total = p_far
+    for dim in (-2, -1):
+        length = p_far.shape[dim] - 2 * reach.radius * reach.dilation
+        parts = [total.narrow(dim, i * reach.dilation, length) for i in range(2 * reach.radius + 1)]
+        total = parts[0] + parts[1]
+        for part in parts[2:]:
+            total = total + part
+    return total
 
 
 def step_at(mine: Tensor, at: Tensor, p: Tensor, log_prior: Tensor, v: Tensor, trust: Trust) -> Tensor:

@@ -23,6 +23,9 @@ from crispseg.refinement.score_diffusion import ScoreDiffusion
 SUM_TOLERANCE = 1e-3
 """How far from 1 the probabilities of a pixel may add up: what half precision makes of a softmax over many classes."""
 
+ROUNDING = 1e-6
+"""Sums this near to 1 are what float32 makes of one."""
+
 
 class Refiner(Protocol):
     """A frozen dataclass of typed options, called with probabilities (K, H, W) and an image (3, H, W) in [0, 1]."""
@@ -84,7 +87,7 @@ def refine(
     tensor([[0, 0, 1, 1]])
     """
     chosen: Any = read_refiner(refiner) if isinstance(refiner, str) else refiner
-    p, guide = _probabilities(torch.as_tensor(scores), kind), _image(torch.as_tensor(image))
+    p, guide = as_probabilities(torch.as_tensor(scores), kind), _image(torch.as_tensor(image))
     if p.shape[1:] != guide.shape[1:]:
         raise ValueError(f"scores and image must have one size, found {tuple(p.shape)} and {tuple(guide.shape)}")
     refined: Tensor = chosen(p, guide.to(p.device))
@@ -128,7 +131,8 @@ def write_refiner(refiner: Refiner) -> str:
     return f"{name}:{','.join(said)}" if said else name
 
 
-def _probabilities(scores: Tensor, kind: str) -> Tensor:
+def as_probabilities(scores: Tensor, kind: str) -> Tensor:
+    """Return probabilities (K, H, W) of scores that are logits or probabilities; ValueError if they are not."""
     if kind not in ("logits", "probabilities"):
         raise ValueError(f"kind must be logits or probabilities, found {kind!r}")
     if scores.ndim != 3 or scores.numel() == 0:
@@ -136,13 +140,15 @@ def _probabilities(scores: Tensor, kind: str) -> Tensor:
     if not scores.is_floating_point():
         raise ValueError(f"scores must be floating point, found {scores.dtype}")
     scores = scores.float()
-    if not bool(torch.isfinite(scores).all()):
+    total = scores.sum(0)
+    if not bool(torch.isfinite(total).all()) and not bool(torch.isfinite(scores).all()):
         raise ValueError("scores hold values that are not finite")
     if kind == "logits":
         return scores.softmax(0)
-    low, total = float(scores.min()), scores.sum(0)
-    if low < 0:
+    if (low := float(scores.min())) < 0:
         raise ValueError(f"probabilities must be at least 0, found {low:g}; logits need kind='logits'")
+    if float((total - 1).abs().max()) <= ROUNDING:
+        return scores
     if bool((off := (total - 1).abs() > SUM_TOLERANCE).any()):
         y, x = (int(i) for i in off.nonzero()[0])
         raise ValueError(

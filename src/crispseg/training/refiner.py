@@ -3,17 +3,16 @@
 Each step paints a few new pictures (``crispseg.data.patchwork``), keeps the last ones, and shows the network crops of
 them with coarse masks that are made anew each time. Everything follows from the seed.
 
-Not here: the network (``crispseg.refinement``), trainings of segmenters (``loop``).
+Not here: the network (``crispseg.refinement``), its loss (``refiner_loss``), fitting it to a user's masks
+(``refiner_fit``), trainings of segmenters (``loop``).
 """
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from crispseg.config import RefinerTraining
@@ -21,6 +20,7 @@ from crispseg.data.patchwork import CLASSES, coarse, patchwork
 from crispseg.metrics import BoundaryFScore, MeanIoU
 from crispseg.refinement.learned import REACH, write_weights
 from crispseg.refinement.network import RefinerNetwork, near_borders
+from crispseg.training.refiner_loss import refiner_loss, schedule
 
 PAINTED, CROP = 208, 160
 FRESH, POOL = 1, 512
@@ -46,9 +46,9 @@ def train_refiner(
     scores, running = before, 0.0
     for at in range(1, options.steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = options.lr * _schedule(at / options.steps)
+            group["lr"] = options.lr * schedule(at / options.steps)
         image, label, p = pool.batch(rng, options.batch_size)
-        loss = _loss(network, image, label, p)
+        loss = refiner_loss(network, image, label, p)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, error_if_nonfinite=True)
@@ -103,23 +103,6 @@ def _held_out(seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     rng = np.random.default_rng((seed, 2))
     samples = [_cropped(rng, *patchwork((seed, 1, i), (PAINTED, PAINTED))) for i in range(HELD_OUT)]
     return [_stacked(samples[i : i + 8]) for i in range(0, HELD_OUT, 8)]
-
-
-def _schedule(done: float) -> float:
-    """A short warm-up, then a cosine to zero."""
-    return min(done / 0.03, 1.0) * (1 + math.cos(math.pi * done)) / 2 + 1e-3
-
-
-def _loss(network: RefinerNetwork, image: Tensor, label: Tensor, p: Tensor) -> Tensor:
-    """Cross entropy inside the band, at full size and on the coarse grid; pixels at true borders count more."""
-    band = near_borders(p, REACH)
-    Q, x = network(image, p, band)
-    truth = F.one_hot(label, p.shape[1]).permute(0, 3, 1, 2).float()
-    weight = band * (1 + 3 * near_borders(truth, 2).float())
-    fine = -(x + 1e-4).log().gather(1, label[:, None])
-    cells = F.avg_pool2d(band.float(), 4)
-    rough = -(F.avg_pool2d(truth, 4) * (Q + 1e-4).log()).sum(1, keepdim=True)
-    return (fine * weight).sum() / weight.sum().clamp(min=1) + 0.4 * (rough * cells).sum() / cells.sum().clamp(min=1)
 
 
 @torch.no_grad()
