@@ -18,10 +18,18 @@ from crispseg.names import matching
 
 @dataclass(frozen=True)
 class Input:
-    """A picture and the name of its answer: a relative path without suffix, different for every input."""
+    """A picture and the name of its answer: a relative path without suffix, different for every input.
+
+    ``url``: where it is, if it lies in an object store; ``path`` is then its name alone.
+    """
 
     path: Path
     name: str
+    url: str | None = None
+
+    def place(self) -> str:
+        """The one word for where this picture is."""
+        return str(identity(self.path)) if self.url is None else self.url
 
 
 def expand(words: Sequence[str | Path]) -> list[Input]:

@@ -59,7 +59,7 @@ class Raster:
         self, path: Path, *, bands: Sequence[int] | None = None, limits: tuple[float, float] | None = None
     ) -> None:
         self.path = path
-        self._file = _opened(path)
+        self._file = opened(path)
         self.height, self.width = self._file.height, self._file.width
         self._palette: npt.NDArray[np.uint8] | None = None
         self._bands = self._choose(bands)
@@ -92,7 +92,7 @@ class Raster:
 
     def _read(self, rows: slice, columns: slice) -> tuple[npt.NDArray[Any], Tensor | None]:
         window = ((rows.start, rows.stop), (columns.start, columns.stop))
-        with _named(self.path, f"rows {rows.start}–{rows.stop - 1} cannot be read: "):
+        with reading(self.path, f"rows {rows.start}–{rows.stop - 1} cannot be read: "):
             values = self._file.read(self._bands, window=window)
             if not self._gaps:
                 return values, None
@@ -138,7 +138,7 @@ class Raster:
 
     def _hint(self) -> str:
         shape = (len(self._bands), min(_LOOK, self.height), min(_LOOK, self.width))
-        with _named(self.path):
+        with reading(self.path):
             small = self._file.read(self._bands, out_shape=shape, masked=True)
         seen = small.compressed()
         seen = seen[np.isfinite(seen)]
@@ -163,7 +163,7 @@ def save_geotiff(
     colours = {i: (*rgb, 0 if i == void else 255) for i, rgb in enumerate(full_palette(classes))}
     with (
         writing(path) as temporary,
-        _named(path),
+        reading(path),
         rasterio.open(temporary, "w", **profile, **layout, nodata=void, **facts) as file,
     ):
         file.write_colormap(1, colours)
@@ -180,18 +180,18 @@ def need_rasterio() -> None:
         raise UsageError('TIFF is read by windows with rasterio, which is not installed: pip install "crispseg[large]"')
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
     need_rasterio()
     import rasterio
 
     if not path.exists():
         raise DataError(f"{path}: no such file")
-    with _named(path):
+    with reading(path):
         return rasterio.open(path, driver="GTiff")
 
 
 @contextmanager
-def _named(path: Path, what: str = "") -> Iterator[None]:
+def reading(path: Path, what: str = "") -> Iterator[None]:
     """rasterio with our cache, and its errors as a DataError that names the file."""
     import rasterio
 

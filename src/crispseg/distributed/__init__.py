@@ -1,0 +1,5 @@
+"""Predictions by many processes, on one machine or a cluster, through Ray: ``pip install "crispseg[ray]"``."""
+
+from crispseg.distributed.dataset import Workers, predict_dataset
+
+__all__ = ["Workers", "predict_dataset"]
