@@ -119,7 +119,7 @@ def test_parts_of_a_large_picture_are_one_mask(run, tmp_path):
     rasterio = pytest.importorskip("rasterio")
     image = np.random.default_rng(0).integers(0, 256, (3, 2000, 90), dtype=np.uint8)
     layout = {"driver": "GTiff", "count": 3, "height": 2000, "width": 90, "dtype": "uint8", "crs": "EPSG:32633"}
-    with rasterio.open(tmp_path / "s.tif", "w", **layout, transform=rasterio.Affine(1, 0, 0, 0, -1, 0)) as file:
+    with rasterio.open(tmp_path / "s.tif", "w", **layout, transform=rasterio.Affine(1, 0, 9, 0, -1, 0)) as file:
         file.write(image)
     log = tmp_path / "seen"
     how = ["--large", "--window", "64", "64", "--overlap", "32"]

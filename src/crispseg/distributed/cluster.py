@@ -1,7 +1,9 @@
 """Work on a Ray cluster: a pool of actors, a stream of units, and what became of each. Not here: what the work is."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +42,7 @@ def work(
     units
         Numbers and words by key, the same keys in each.
     count, cores, gpu
-        How many workers, as :func:`start` says; the cores of each; whether each has a GPU of its own.
+        How many workers, as :func:`cluster` says; the cores of each; whether each has a GPU of its own.
     """
     import ray
 
@@ -61,24 +63,31 @@ def work(
     yield from answers.iter_rows()
 
 
-def start(workers: Workers, *, gpu: bool) -> int:
-    """Connect to the cluster that runs here or at ``RAY_ADDRESS``, or start one here; return how many workers it holds.
+@contextmanager
+def cluster(workers: Workers, *, gpu: bool) -> Iterator[int]:
+    """Connect to the cluster that runs here or at ``RAY_ADDRESS``, or start one; yield how many workers it holds.
 
-    Nothing is reported to Ray's makers. Raises ``UsageError`` if Ray is not installed, or the cluster is too small.
+    One that was started here is ended with the ``with``. What Ray itself tells goes to stderr, and nothing is reported
+    to its makers. Raises ``UsageError`` if Ray is not installed, or the cluster is too small.
     """
     require("ray", "ray", "pyarrow", purpose="a cluster")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    for name, value in {"USAGE_STATS_ENABLED": "0", "DATA_DISABLE_PROGRESS_BARS": "1", "DEDUP_LOGS": "0"}.items():
+        os.environ.setdefault(f"RAY_{name}", value)
     import ray
     import ray.data
 
-    if not ray.is_initialized():
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    ours, quiet = not ray.is_initialized(), {"log_to_driver": False, "logging_level": "ERROR"}
+    with redirect_stdout(sys.stderr):
         try:
-            ray.init(address="auto", **quiet)
-        except ConnectionError:
-            ray.init(address="local", include_dashboard=False, object_store_memory=_STORE, **quiet)
-    return fitting(workers, ray.cluster_resources(), gpu)
+            if ours:
+                try:
+                    ray.init(address="auto", **quiet)
+                except ConnectionError:
+                    ray.init(address="local", include_dashboard=False, object_store_memory=_STORE, **quiet)
+            yield fitting(workers, ray.cluster_resources(), gpu)
+        finally:
+            if ours:
+                ray.shutdown()
 
 
 def fitting(workers: Workers, resources: Mapping[str, float], gpu: bool) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from crispseg.distributed import stores
-from crispseg.distributed.cluster import RETRIES, Workers, start, work
+from crispseg.distributed.cluster import RETRIES, Workers, cluster, work
 from crispseg.errors import DataError, UsageError
 from crispseg.files import write_bytes
 from crispseg.inference import Input, Outcome, Scenes, record
@@ -101,38 +101,38 @@ def predict_dataset(
         outcome = predict_dataset(run, ["photos/"], "masks", workers=Workers(count=8))
     """
     gpu = str(device).startswith("cuda")
-    count = start(workers, gpu=gpu)
-    names, job = _claimed(run, inputs, str(out), seen, overlay, overwrite, options)
-    parts = {name: parts_of(picture, job) for name, picture in names.items()} if job is not None else {}
-    units = [
-        {"name": name, "path": str(picture.path), "stem": picture.name, "url": picture.url or "", "part": part}
-        for name, picture in names.items()
-        for part in map(json.dumps, parts.get(name) or [None])
-    ]
-    task = Task(
-        run=str(run.path.resolve()),
-        factory=factory,
-        out=str(out),
-        cores=workers.cores,
-        device=str(device),
-        overlay=overlay,
-        overwrite=overwrite,
-        job=job,
-        options=options,
-    )
-    outcome, finished = Outcome([], []), dict.fromkeys(names, 0)
-    left = {(unit["name"], unit["part"]) for unit in units}
-    answers = work(Predictor, task, units, count=count, cores=workers.cores, gpu=gpu)
-    for answer in track(answers, len(units)):
-        name = answer["name"]
-        left.remove((name, answer["part"]))
-        outcome.failed.extend(map(DataError, json.loads(answer["failed"])))
-        finished[name] += bool(answer["done"])
-        if finished[name] == max(1, len(parts.get(name, ()))):
-            if job is not None and parts[name]:
-                join_scene(run.classes, name, names[name], Path(out), job, parts[name])
-            outcome.written.append(f"{out}/{name}" if stores.is_remote(str(out)) else Path(out, name))
-    for name in dict(sorted(left)):
+    with cluster(workers, gpu=gpu) as count:
+        names, job = _claimed(run, inputs, str(out), seen, overlay, overwrite, options)
+        parts = {name: parts_of(picture, job) for name, picture in names.items()} if job is not None else {}
+        units = [
+            {"name": name, "path": str(picture.path), "stem": picture.name, "url": picture.url or "", "part": part}
+            for name, picture in names.items()
+            for part in map(json.dumps, parts.get(name) or [None])
+        ]
+        task = Task(
+            run=str(run.path.resolve()),
+            factory=factory,
+            out=str(out),
+            cores=workers.cores,
+            device=str(device),
+            overlay=overlay,
+            overwrite=overwrite,
+            job=job,
+            options=options,
+        )
+        outcome, finished = Outcome([], []), dict.fromkeys(names, 0)
+        left = {(unit["name"], unit["part"]) for unit in units}
+        answers = work(Predictor, task, units, count=count, cores=workers.cores, gpu=gpu)
+        for answer in track(answers, len(units)):
+            name = answer["name"]
+            left.remove((name, answer["part"]))
+            outcome.failed.extend(map(DataError, json.loads(answer["failed"])))
+            finished[name] += bool(answer["done"])
+            if finished[name] == max(1, len(parts.get(name, ()))):
+                if job is not None and parts[name]:
+                    join_scene(run.classes, name, names[name], Path(out), job, parts[name])
+                outcome.written.append(f"{out}/{name}" if stores.is_remote(str(out)) else Path(out, name))
+    for name in sorted({name for name, _ in left}):
         why = f"the process that predicted it ended {RETRIES + 1} times; it may lack memory"
         outcome.failed.append(DataError(f"{names[name].place()}: {why}"))
     return outcome

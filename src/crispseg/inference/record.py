@@ -37,6 +37,11 @@ def raster(picture: Input) -> str:
     return f"{picture.name}.tif"
 
 
+def store(picture: Input) -> str:
+    """The name of the mask of a picture in Zarr, a folder."""
+    return f"{picture.name}.zarr"
+
+
 def claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str, *, overwrite: bool) -> None:
     """Record the ``files`` that will be written to ``out``, each of its picture, and write its ``classes.json``.
 

@@ -26,6 +26,7 @@ from crispseg.inference.masks import Outcome
 from crispseg.inference.pictures import is_raster, open_source
 from crispseg.inference.rasters import Raster, need_rasterio, save_geotiff
 from crispseg.inference.rows import SUFFIX, RowFile, Rows, save_png
+from crispseg.inference.zarrs import Zarr, is_zarr, need_zarr, save_zarr
 
 
 TOGETHER = 8
@@ -67,7 +68,7 @@ def predict_scenes(
     track: Track = _untracked,
     **options: Any,
 ) -> Outcome:
-    """Write a mask for each picture of any size: ``out/NAME.tif`` of a TIFF, with its georeference; else ``NAME.png``.
+    """Write a mask for each picture of any size: ``NAME.tif`` of a TIFF, with its georeference, ``NAME.zarr`` of Zarr, else a PNG.
 
     Finished rows lie in ``out/NAME.*.rows`` until the mask is whole. The same call after a kill goes on below them.
 
@@ -131,6 +132,8 @@ def claim_scenes(
     pictures = expand(inputs)
     if any(is_raster(picture.path) for picture in pictures):
         need_rasterio()
+    if any(is_zarr(picture.path) for picture in pictures):
+        need_zarr()
     try:
         window, overlap = placed(model, seen.window, seen.overlap, device)
     except ValueError as error:
@@ -239,7 +242,13 @@ class _Below:
 
 
 def _name(picture: Input) -> str:
-    return record.raster(picture) if is_raster(picture.path) else record.mask(picture)
+    return (
+        record.raster(picture)
+        if is_raster(picture.path)
+        else record.store(picture)
+        if is_zarr(picture.path)
+        else record.mask(picture)
+    )
 
 
 def _rows(
@@ -263,6 +272,8 @@ def _rows(
 def _save(target: Path, scene: Source, rows: Iterable[Rows], classes: ClassSet) -> None:
     if isinstance(scene, Raster):
         save_geotiff(target, rows, scene.height, scene.width, classes, scene.facts())
+    elif isinstance(scene, Zarr):
+        save_zarr(target, rows, scene.height, scene.width, classes, scene.facts())
     else:
         save_png(target, rows, scene.height, scene.width, classes)
 
