@@ -1,4 +1,4 @@
-"""Many processes, one of them killed half-way: every mask is there, whole, and the one that ``crispseg predict`` writes.
+"""Many processes, one of them killed half-way: every mask is there, whole, and that which one process writes.
 
 The command runs as a process of its own, on a Ray that it starts. Not here: what a mask is (``tests/inference``).
 """

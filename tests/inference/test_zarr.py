@@ -156,7 +156,7 @@ def test_what_is_no_picture_is_named(tmp_path):
         ("gone", "no such folder"),
     ):
         message = only(predict([tmp_path / f"{name}.zarr"], tmp_path / "out"))
-        assert message.startswith(f"{tmp_path / name}.zarr: {said}") or said in message and name == "odd", message
+        assert message.startswith(f"{tmp_path / name}.zarr: ") and said in message, message
         assert "\n" not in message
 
 
@@ -202,9 +202,8 @@ def test_a_folder_is_the_old_one_or_the_whole_new_one(tmp_path):
     target = tmp_path / "a.zarr"
     with writing_folder(target) as new:
         (new / "x").write_text("first")
-    with pytest.raises(KeyError), writing_folder(target) as new:
-        (new / "x").write_text("half")
-        raise KeyError
+    with pytest.raises(FileNotFoundError), writing_folder(target) as new:
+        (new / "x").rename(tmp_path / "gone" / "x")
     assert (target / "x").read_text() == "first" and os.listdir(tmp_path) == ["a.zarr"]
     with writing_folder(target) as new:
         (new / "y").write_text("second")

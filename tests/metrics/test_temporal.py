@@ -1,6 +1,7 @@
 """Temporal consistency: what moves with the picture agrees, what is hidden counts nowhere, and the counts by hand."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_counts_add_up_over_frames():
     labels = [torch.randint(0, 3, (20, 30), generator=draw) for _ in range(3)]
     still, total, right, boundary = shift(0.0, 0.0), 0, 0, BoundaryFScore(3, tolerances=[1])
     metric = TemporalConsistency(3)
-    for before, label in zip(labels, labels[1:]):
+    for before, label in pairwise(labels):
         metric.update(label, before, still, still)
         total, right = total + label.numel(), right + int((label == before).sum())
         boundary.update(before, label)

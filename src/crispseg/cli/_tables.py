@@ -41,8 +41,8 @@ def evaluation_tables(results: Mapping[str, Evaluation], title: str) -> list[Tab
 
 def seam_table(seams: Mapping[str, Any]) -> Table:
     """What windows leave where they meet, against one whole pass."""
-    overlap, count = seams["overlap"], seams["pictures"]
-    title = f"seams: windows that overlap by {overlap} px against one whole pass, of {count} picture{'s' * (count != 1)}"
+    overlap, pictures = seams["overlap"], f"{seams['pictures']} picture{'s' * (seams['pictures'] != 1)}"
+    title = f"seams: windows that overlap by {overlap} px against one whole pass, of {pictures}"
     table = _table(title, ["", f"within {seams['d']} px of a seam", "elsewhere", "difference, 95 %"])
     low, high = map(_hundredths, seams["interval"])
     near, elsewhere = (percent(seams[key]) for key in ("near", "elsewhere"))

@@ -100,7 +100,7 @@ def ray_flags() -> list[Flag]:
             group="many processes",
             switch=True,
             default=False,
-            help="by the workers of a Ray cluster: the one at RAY_ADDRESS or running here, or one of this machine's cores",
+            help="by workers of a Ray cluster: that at RAY_ADDRESS or running here, or one of this machine alone",
         ),
         Flag(
             name="--workers",

@@ -1,5 +1,6 @@
 """Work on a Ray cluster: a pool of actors, a stream of units, and what became of each. Not here: what the work is."""
 
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,8 +45,7 @@ def work(
     count, cores, gpu
         How many workers, as :func:`cluster` says; the cores of each; whether each has a GPU of its own.
     """
-    import ray
-
+    ray = _ray()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     context.max_errored_blocks = -1  # what is lost is missing among the answers; all others are done
@@ -73,9 +73,7 @@ def cluster(workers: Workers, *, gpu: bool) -> Iterator[int]:
     require("ray", "ray", "pyarrow", purpose="a cluster")
     for name, value in {"USAGE_STATS_ENABLED": "0", "DATA_DISABLE_PROGRESS_BARS": "1", "DEDUP_LOGS": "0"}.items():
         os.environ.setdefault(f"RAY_{name}", value)
-    import ray
-    import ray.data
-
+    ray = _ray()
     ours, quiet = not ray.is_initialized(), {"log_to_driver": False, "logging_level": "ERROR"}
     with redirect_stdout(sys.stderr):
         try:
@@ -88,6 +86,11 @@ def cluster(workers: Workers, *, gpu: bool) -> Iterator[int]:
         finally:
             if ours:
                 ray.shutdown()
+
+
+def _ray() -> Any:
+    importlib.import_module("ray.data")
+    return importlib.import_module("ray")
 
 
 def fitting(workers: Workers, resources: Mapping[str, float], gpu: bool) -> int:

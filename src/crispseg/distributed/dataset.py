@@ -49,7 +49,7 @@ def predict_dataset(
     out: str | Path,
     *,
     factory: str | None = None,
-    workers: Workers = Workers(),
+    workers: Workers | None = None,
     seen: Scenes | None = None,
     overlay: bool = False,
     overwrite: bool = False,
@@ -69,7 +69,7 @@ def predict_dataset(
     factory
         As in :func:`crispseg.runs.load_run`, for a network of the user's own.
     workers
-        How many, and the cores of each.
+        How many, and the cores of each; None: as many as fit the cluster, of one core.
     seen
         Predict by windows, as :func:`crispseg.inference.predict_scenes`. A picture with many rows of windows is
         predicted in parts, by several workers. For files, not for stores.
@@ -100,14 +100,14 @@ def predict_dataset(
         run = crispseg.runs.load_run("runs/mine")
         outcome = predict_dataset(run, ["photos/"], "masks", workers=Workers(count=8))
     """
-    gpu = str(device).startswith("cuda")
+    gpu, workers = str(device).startswith("cuda"), workers or Workers()
     with cluster(workers, gpu=gpu) as count:
         names, job = _claimed(run, inputs, str(out), seen, overlay, overwrite, options)
         parts = {name: parts_of(picture, job) for name, picture in names.items()} if job is not None else {}
         units = [
             {"name": name, "path": str(picture.path), "stem": picture.name, "url": picture.url or "", "part": part}
             for name, picture in names.items()
-            for part in map(json.dumps, parts.get(name) or [None])
+            for part in map(json.dumps, parts.get(name) or ["all"])
         ]
         task = Task(
             run=str(run.path.resolve()),
@@ -188,12 +188,20 @@ class Predictor:
         task, name = self.task, unit["name"]
         picture = Input(Path(unit["path"]), unit["stem"], unit["url"] or None)
         if task.job is not None:
-            part, options = json.loads(unit["part"]), {"overwrite": task.overwrite, "device": task.device}
-            if part is not None:
-                options["part"] = (part[0], part[1])
-            found = predict_scene(self.model, self.run.classes, name, picture, Path(task.out), task.job, **options)
+            part = json.loads(unit["part"])
+            found = predict_scene(
+                self.model,
+                self.run.classes,
+                name,
+                picture,
+                Path(task.out),
+                task.job,
+                part=None if part == "all" else (part[0], part[1]),
+                overwrite=task.overwrite,
+                device=task.device,
+            )
             return found if found.failed else Outcome([name], [])
-        options = {"overlay": task.overlay, "device": task.device, **task.options}
+        options: dict[str, Any] = {"overlay": task.overlay, "device": task.device, **task.options}
         if picture.url is None and not stores.is_remote(task.out):
             return predict_one(self.model, self.run.classes, picture, Path(task.out), **options)
         return self._by_store(picture, options)

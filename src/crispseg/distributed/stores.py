@@ -1,12 +1,13 @@
-"""Folders of object stores (``s3://``, ``gs://``, …), through fsspec: pictures there, masks there, and the record of them.
+"""Folders of object stores (``s3://``, ``gs://``, …), through fsspec: pictures, masks, and the record of these.
 
 A store has no locks, and it writes an object whole or not at all. So each prediction writes a record of its own,
-``predictions.TIME.json``, and reads all of them, the latest last: no entry is lost. That two predictions, by different runs, begin
-the same mask in the same second is not noticed.
+``predictions.TIME.json``, and reads all of them, the latest last: no entry is lost. That two predictions, by different
+runs, begin the same mask in the same second is not noticed.
 
 Not here: the rules of who may replace what (``crispseg.inference.record``).
 """
 
+import importlib
 import json
 import secrets
 import time
@@ -42,11 +43,9 @@ class Store:
         if protocol in ("file", "local"):
             raise UsageError(f"{url}: a file of this machine is written as a path, without {protocol}://")
         require("ray", "fsspec", *([EXTRAS[protocol]] if protocol in EXTRAS else []), purpose=f"{protocol}://")
-        import fsspec
-
         self.url = url.rstrip("/")
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.url)
+            self._fs, self._root = importlib.import_module("fsspec.core").url_to_fs(self.url)
         except (ValueError, ImportError) as error:
             raise UsageError(f"{url}: {in_a_line(error)}") from error
 

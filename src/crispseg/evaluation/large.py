@@ -119,7 +119,7 @@ def _tiles(length: int, side: int, margin: int) -> Iterator[tuple[slice, slice]]
 
 
 def large_masks(pairs: Iterable[MaskPair], classes: ClassSet) -> Iterator[Pair]:
-    """Yield (name, prediction, truth) of masks, PNG or TIFF, read by windows. DataError, naming the file, for bad ones."""
+    """Yield (name, prediction, truth) of masks, PNG or TIFF, read by windows; DataError names a bad file."""
     for pair in pairs:
         yield pair.name, open_labels(pair.pred, classes), open_labels(pair.label, classes)
 
@@ -147,14 +147,14 @@ class LargeRun:
         samples: Sequence[Sample],
         *,
         classes: ClassSet,
-        seen: Scenes = Scenes(),
+        seen: Scenes | None = None,
         device: str | torch.device = "cpu",
         whole: int = LARGE,
         track: Track = lambda places, what: places,
         **options: Any,
     ) -> None:
         self.samples, self.classes, self.device, self.whole = samples, classes, device, whole
-        self.model = run.model.to(device).eval()
+        self.model, seen = run.model.to(device).eval(), seen or Scenes()
         self.window, self.overlap = placed(self.model, seen.window, seen.overlap, device)
         self._seen, self._track, self._options = seen, track, options
         self._counts: list[Tensor] = []
@@ -168,7 +168,9 @@ class LargeRun:
                 truth = open_labels(sample.label, self.classes, sample.mapping)
                 if (source.height, source.width) != (truth.height, truth.width):
                     sizes = [f"{image.width}×{image.height}" for image in (source, truth)]
-                    raise DataError(f"{sample.label}: expected the size of {sample.image}, {sizes[0]}, found {sizes[1]}")
+                    raise DataError(
+                        f"{sample.label}: expected the size of {sample.image}, {sizes[0]}, found {sizes[1]}"
+                    )
                 rows = RowFile(Path(folder) / f"{number}.rows", source.height, source.width, {})
                 try:
                     predict_large(

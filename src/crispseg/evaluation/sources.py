@@ -44,8 +44,8 @@ def mask_pairs(
 ) -> list[MaskPair]:
     """Return the masks below two folders that have the same path without suffix, sorted by name.
 
-    ``suffixes``: of the predictions; ``truths``: of the labels. Raises ``UsageError`` if a folder is missing, ``DataError`` if one holds no PNG or
-    a mask has no partner.
+    ``suffixes``: of the predictions; ``truths``: of the labels. Raises ``UsageError`` if a folder is missing,
+    ``DataError`` if one holds no PNG or a mask has no partner.
     """
     found = []
     for folder, known in ((Path(pred), suffixes), (Path(label), truths)):

@@ -49,5 +49,5 @@ def open_source(path: Path, bands: Sequence[int] | None = None, limits: tuple[fl
     if is_zarr(path):
         return Zarr(path, bands=bands, limits=limits)
     if bands is not None or limits is not None:
-        raise DataError(f"{path}: --bands and --range are about TIFF and Zarr; this one is read as an 8-bit RGB picture")
+        raise DataError(f"{path}: --bands and --range are about TIFF and Zarr; this is read as an 8-bit RGB picture")
     return Picture(read_image(path))

@@ -55,9 +55,7 @@ class Raster:
         The file is missing, damaged or no TIFF; it has other bands, or needs ``bands`` or ``limits``.
     """
 
-    def __init__(
-        self, path: Path, *, bands: Sequence[int] | None = None, limits: Limits | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, bands: Sequence[int] | None = None, limits: Limits | None = None) -> None:
         self.path = path
         self._file = opened(path)
         self.height, self.width = self._file.height, self._file.width

@@ -28,7 +28,6 @@ from crispseg.inference.rasters import Raster, need_rasterio, save_geotiff
 from crispseg.inference.rows import SUFFIX, RowFile, Rows, save_png
 from crispseg.inference.zarrs import Zarr, is_zarr, need_zarr, save_zarr
 
-
 TOGETHER = 8
 """Rows of windows of a part of a picture: where two parts meet, one is computed twice."""
 
@@ -68,7 +67,8 @@ def predict_scenes(
     track: Track = _untracked,
     **options: Any,
 ) -> Outcome:
-    """Write a mask for each picture of any size: ``NAME.tif`` of a TIFF, with its georeference, ``NAME.zarr`` of Zarr, else a PNG.
+    """Write a mask for each picture of any size to ``out``: ``NAME.tif`` of a TIFF, with its georeference,
+    ``NAME.zarr`` of Zarr, else ``NAME.png``.
 
     Finished rows lie in ``out/NAME.*.rows`` until the mask is whole. The same call after a kill goes on below them.
 
@@ -231,14 +231,11 @@ class _Below:
     """A sink for the rows of a picture below ``top``."""
 
     def __init__(self, rows: RowFile, top: int) -> None:
-        self._rows, self._top = rows, top
-
-    @property
-    def done(self) -> int:
-        return self._top + self._rows.done
+        self._rows, self.done = rows, top + rows.done
 
     def write(self, labels: Tensor) -> None:
         self._rows.write(labels)
+        self.done += len(labels)
 
 
 def _name(picture: Input) -> str:

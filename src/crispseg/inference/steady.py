@@ -7,6 +7,9 @@ p_t: the probabilities of frame t; f: the flow from frame t to frame t − 1. He
 Not here: reading and writing films (``film``), how consistent labels are (``crispseg.metrics.temporal``).
 """
 
+import importlib
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,8 +27,7 @@ def optical_flow(frame: Tensor, other: Tensor) -> Tensor:
     Raises ``UsageError`` if OpenCV is not installed.
     """
     require("steady", "cv2", purpose="optical flow")
-    import cv2
-
+    cv2: Any = importlib.import_module("cv2")
     height, width = frame.shape[-2:]
     if min(height, width) < 16:  # DIS has no patch that small
         return torch.zeros(2, height, width)

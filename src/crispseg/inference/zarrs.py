@@ -9,6 +9,7 @@ columns), (bands, rows, columns), or (rows, columns, 3 or 4). What becomes of va
 Not here: blending, resuming.
 """
 
+import importlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,10 @@ CHUNK = 512
 NODATA = ("_FillValue", "missing_value", "nodata")
 OWN = ("_ARRAY_DIMENSIONS", "multiscales", "omero", "ome", *NODATA)
 """Attributes of a picture that say nothing about its mask."""
-ROWS, COLUMNS = ("y", "row", "rows", "lat", "latitude", "height"), ("x", "column", "columns", "lon", "longitude", "width")
+ROWS, COLUMNS = (
+    ("y", "row", "rows", "lat", "latitude", "height"),
+    ("x", "column", "columns", "lon", "longitude", "width"),
+)
 _LOOK = 512
 
 
@@ -131,8 +135,7 @@ def save_zarr(
 
     ``facts``: :meth:`Zarr.facts` of the picture. The folder is the old one or the whole new one.
     """
-    import zarr
-
+    zarr: Any = importlib.import_module("zarr")
     void = classes.ignore_index
     told = {**facts, "CLASSES": list(classes.names), "PALETTE": [list(rgb) for rgb in classes.palette]}
     with writing_folder(path) as temporary, warnings.catch_warnings():
@@ -166,12 +169,11 @@ def need_zarr() -> None:
 
 def _opened(path: Path) -> tuple[Any, dict[str, Any]]:
     need_zarr()
-    import zarr
-
+    zarr: Any = importlib.import_module("zarr")
     if not path.exists():
         raise DataError(f"{path}: no such folder")
     with _named(path):
-        found: Any = zarr.open(str(path), mode="r")
+        found = zarr.open(str(path), mode="r")
         if isinstance(found, zarr.Array):
             return found, dict(found.attrs)
         about = dict(found.attrs)
