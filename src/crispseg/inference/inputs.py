@@ -36,10 +36,10 @@ def expand(words: Sequence[str | Path]) -> list[Input]:
     """Return the pictures meant by files, folders and glob patterns, in the order given, each once.
 
     A folder means every picture below it, by suffix, and its folders are kept in the names; one that ends in ``.zarr``
-    is a picture itself. A pattern (``*``, ``?``, ``[…]``, and ``**`` for any folders) is expanded if no file
-    has that very name. Any other word is taken for a file,
-    there or not: whether it can be read turns out later. Where names would collide, those inputs get more of their
-    path, then their suffix, and then a number. A picture that several paths lead to, over links to folders, is one.
+    is a picture itself. A pattern (``*``, ``?``, ``[…]``, and ``**`` for any folders) is expanded if no file has that
+    very name. Any other word is taken for a file, there or not: whether it can be read turns out later. Where names
+    would collide, those inputs get more of their path, then their suffix, and then a number. A picture that several
+    paths lead to, over links to folders, is one.
 
     Raises ``UsageError`` if a folder holds no picture, a pattern matches none, or a word is empty.
     """
