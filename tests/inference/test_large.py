@@ -175,3 +175,24 @@ def test_memory_does_not_grow_with_the_height():
     predict_large(model, Endless(12_000, 500), sink, window=(256, 256), overlap=32)
     assert sink.done == 12_000
     assert max(sink.held) - sink.held[2] < 20
+
+
+@pytest.mark.parametrize("overlap", [0, 32, 64])
+def test_a_part_is_that_part_of_the_whole(overlap):
+    model, image = stack(33), picture(300, 100)  # looks further than its windows overlap
+    options = {"window": (96, 96), "overlap": overlap}
+    once, seen = Kept(), []
+
+    def counting(x):
+        seen.append(len(x))
+        return model(x)
+
+    predict_large(counting, Picture(image), once, **options)
+    every = len(seen)
+    for first, end in ((0, 1), (0, 64), (40, 41), (64, 128), (100, 300), (299, 300), (50, 50)):
+        sink = Kept(first)
+        seen.clear()
+        predict_large(counting, Picture(image), sink, until=end, **options)
+        assert sink.done == end
+        assert end == first or torch.equal(sink.labels(), once.labels()[first:end])
+        assert len(seen) < every
