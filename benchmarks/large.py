@@ -1,7 +1,7 @@
 """Large pictures: what ``predict --large`` holds in memory and how fast it is, and what its windows leave at seams.
 
-``python -m benchmarks.large`` measures the memory; with ``--run RUN --picture FILE`` the seams of a trained run on a
-picture that one whole pass still fits. Writes ``results/large.json``, and the tables of ``docs/large.md`` from it.
+``python -m benchmarks.large`` measures the memory; with ``--run RUN --pictures FOLDER`` the seams of a trained run on
+a picture that one whole pass still fits. Writes ``results/large.json``, and the tables of ``docs/large.md`` from it.
 
 Memory: each height is a process of its own, which reads a GeoTIFF and writes one; the network is one 1×1 convolution,
 so that what is measured is the windows, not a network. What the process holds before the prediction is taken off.
@@ -34,8 +34,10 @@ from crispseg.runs import load_run
 WIDTH, CLASSES = 30_000, 19
 HEIGHTS = (1_536, 2_560)
 SEEN = Scenes(window=(1024, 1024), overlap=512)
-SIDE = 512
-"""Of the windows on the picture that fits: many seams."""
+SEAMS = {512: (0, 64, 128, 256, 384), 1024: (512,)}
+"""Windows and their overlaps on the picture that one pass fits."""
+FIELDS = (512, 1024)
+"""Sides of the noise on which the receptive field is measured, px."""
 DOCS = Path(__file__).parents[1] / "docs" / "large.md"
 
 
@@ -93,37 +95,43 @@ class _Kept:
         self.done += len(labels)
 
 
-def seams(run_path: Path, picture: Path) -> dict[str, Any]:
-    """Windows of 512 px on a picture that fits, at several overlaps: near seams and elsewhere."""
-    run, image = load_run(run_path), read_image(picture)
+def mosaic(folder: Path, side: int = 5) -> torch.Tensor:
+    """The first pictures of a folder side by side, uint8 (3, H, W): a large picture that a run knows the parts of."""
+    images = [read_image(path) for path in sorted(folder.iterdir())[: side * side]]
+    return torch.cat([torch.cat(images[i : i + side], dim=2) for i in range(0, side * side, side)], dim=1)
+
+
+def seams(run_path: Path, folder: Path) -> dict[str, Any]:
+    """Windows on a picture that one whole pass fits, at several overlaps: near seams and elsewhere."""
+    torch.set_num_threads(1)
+    run, image = load_run(run_path), mosaic(folder)
     source, void = Picture(image), run.classes.ignore_index
+    start = time.perf_counter()
     whole = predict_logits(run.model, image / 255).argmax(0)
+    once = time.perf_counter() - start
     height, width = image.shape[-2:]
-    field = receptive_field(run.model)
-    by_picture = receptive_field(run.model, image=image[:, :512, :512] / 255)
-    default = default_overlap(run.model, (SIDE, SIDE))
+    fields = {size: receptive_field(run.model, size=(size, size), samples=2) for size in FIELDS}
     rows = []
-    for overlap in sorted({0, 64, 128, 256, default}):
-        sink, start = _Kept(), time.perf_counter()
-        predict_large(run.model, source, sink, window=(SIDE, SIDE), overlap=overlap, void=void)
-        seconds = time.perf_counter() - start
-        down, across = (
-            [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, SIDE, overlap))]
-            for length in (height, width)
-        )
-        found = seam_difference(torch.cat(sink.parts), whole, down, across, len(run.classes), None, d=16)
-        rows.append({"overlap": overlap, "seconds": seconds, **found})
-        print(rows[-1], flush=True)
+    for side, overlaps in SEAMS.items():
+        default = default_overlap(run.model, (side, side))
+        for overlap in sorted({*overlaps, default}):
+            sink, start = _Kept(), time.perf_counter()
+            predict_large(run.model, source, sink, window=(side, side), overlap=overlap, void=void)
+            seconds = time.perf_counter() - start
+            lines = [
+                [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, side, overlap))]
+                for length in (height, width)
+            ]
+            found = seam_difference(torch.cat(sink.parts), whole, *lines, len(run.classes), None)
+            how = {"side": side, "overlap": overlap, "default": overlap == default, "times": seconds / once}
+            rows.append({**how, **found})
+            print(rows[-1], flush=True)
     return {
         "run": str(run_path),
-        "picture": f"{picture.name}, {width}×{height}",
+        "picture": f"{width} × {height}",
         "decoder": run.config.model.decoder,
         "encoder": run.config.model.encoder,
-        "effective": field.effective,
-        "effective_on_picture": by_picture.effective,
-        "radius": field.radius,
-        "default": default,
-        "side": SIDE,
+        "fields": {str(size): [field.effective, field.radius] for size, field in fields.items()},
         "rows": rows,
     }
 
@@ -141,19 +149,19 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
 def seam_table(found: dict[str, Any]) -> str:
     """Near seams and elsewhere, at each overlap."""
     lines = [
-        "| overlap | near | elsewhere | difference, 95 % | boundary F 1 px, near | elsewhere | time |",
-        "|---:|---:|---:|---|---:|---:|---:|",
+        "| window | overlap | near | elsewhere | difference, 95 % | boundary F 1 px, near | elsewhere | times one pass |",
+        "|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
     for row in found["rows"]:
         low, high = (100 * bound for bound in row["interval"])
         near, elsewhere = row["boundary_f"]
-        mark = " (default)" if row["overlap"] == found["default"] else ""
         lines.append(
-            f"| {row['overlap']} px{mark} | {100 * row['near']:.2f} % | {100 * row['elsewhere']:.2f} % "
-            f"| {100 * row['difference']:+.2f} [{low:+.2f}, {high:+.2f}] | {near:.3f} | {elsewhere:.3f} "
-            f"| {row['seconds']:.0f} s |"
+            f"| {row['side']} px | {row['overlap']} px{' (default)' * row['default']} | {100 * row['near']:.2f} % "
+            f"| {100 * row['elsewhere']:.2f} % | {100 * row['difference']:+.2f} [{low:+.2f}, {high:+.2f}] "
+            f"| {near:.3f} | {elsewhere:.3f} | {row['times']:.1f} |"
         )
-    return "\n".join(lines)
+    looked = ", ".join(f"{size} px: {radii[0]} and {radii[1]} px" for size, radii in found["fields"].items())
+    return "\n".join([*lines, "", f"Picture {found['picture']} px; effective and whole radius, on noise of {looked}."])
 
 
 def fill(results: dict[str, Any]) -> None:
@@ -170,12 +178,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--one", nargs=2, type=Path)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--pictures", type=Path, help="folder; 25 of them side by side are the picture")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(one(*arguments.one)))
         return
-    found = {"memory": memory()} if arguments.run is None else {"seams": seams(arguments.run, arguments.picture)}
+    found = {"memory": memory()} if arguments.run is None else {"seams": seams(arguments.run, arguments.pictures)}
     path = RESULTS / "large.json"
     results = (json.loads(path.read_text())["rows"] if path.exists() else {}) | found
     save("large", results)
