@@ -101,7 +101,9 @@ def compare(run_path: Path, films: int, frames: int) -> dict[str, Any]:
             cost[1] += (time.perf_counter() - start) * (weight == WEIGHTS[-1])
             rows.append({"film": seed, "weight": weight, **measured(labels, parts, classes)})
         print(rows[-len(WEIGHTS) :], flush=True)
-    truth = [measured([label.byte() for _, label, _ in film(s, frames)], film(s, frames), classes) for s in range(films)]
+    truth = [
+        measured([label.byte() for _, label, _ in film(s, frames)], film(s, frames), classes) for s in range(films)
+    ]
     return {
         "films": films,
         "frames": frames,

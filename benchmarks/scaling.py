@@ -23,7 +23,11 @@ from crispseg.files import write_text
 
 DOCS = Path(__file__).parents[1] / "docs" / "scaling.md"
 MILLION = 1_000_000
-WAYS = {"one process": [], "Ray, one worker": ["--ray", "--workers", "1"], "Ray, two workers": ["--ray", "--workers", "2"]}
+WAYS = {
+    "one process": [],
+    "Ray, one worker": ["--ray", "--workers", "1"],
+    "Ray, two workers": ["--ray", "--workers", "2"],
+}
 
 
 def seconds(words: list[str], out: Path) -> float:
@@ -108,7 +112,11 @@ def bytes_of(run: list[str], pictures: list[Path]) -> dict[str, float]:
         written = sum(path.stat().st_size for path in out.rglob("*.png"))
         record = (out / "predictions.json").stat().st_size
     count = len(pictures)
-    return {"read": sum(p.stat().st_size for p in pictures) / count, "written": written / count, "record": record / count}
+    return {
+        "read": sum(p.stat().st_size for p in pictures) / count,
+        "written": written / count,
+        "record": record / count,
+    }
 
 
 def speed_table(rows: list[dict[str, Any]]) -> str:

@@ -116,6 +116,18 @@ def test_a_tiff_that_holds_no_class_indices_is_named(tmp_path, capsys):
         assert said in error and error.count("\n") == 1
 
 
+def test_a_label_that_is_cut_short_is_named(tmp_path, capsys):
+    write_classes(tmp_path / "classes.json", ClassSet(CLASSES, default_palette(3)))
+    label = blobs(300, 300, 0)
+    for name in ("pred", "label"):
+        tiff(tmp_path / name / "x.tif", label)
+    file = tmp_path / "label" / "x.tif"
+    file.write_bytes(file.read_bytes()[:60_000])
+    assert main(["evaluate", "--pred", str(tmp_path / "pred"), "--label", str(tmp_path / "label"), "--large"]) == 1
+    error = capsys.readouterr().err
+    assert f"{file}: damaged, cut short or no TIFF: rows 0–299 cannot be read: " in error and error.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, scenes):
     from safetensors.torch import save_file

@@ -283,7 +283,7 @@ def test_parts_that_are_predicted_apart_are_joined_to_the_mask_of_the_whole(tmp_
     image, classes = pixels(1500, 90)
     seen = Scenes(window=(64, 64), overlap=overlap)
     how = {"source": "run A", "seen": seen, "overwrite": False, "device": "cpu", "options": {}}
-    scene, out, model = tiff(tmp_path / "scene.tif", image), tmp_path / "out", Strongest()
+    scene, out, model = tiff(tmp_path / "scene.tif", image), tmp_path / "out", Strongest().eval()
     job = claim_scenes(model, CLASSES, [scene], out, **how)
     ((name, found),) = job.names.items()
     parts = parts_of(found, job)

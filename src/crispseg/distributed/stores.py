@@ -42,7 +42,7 @@ class Store:
         protocol = url.partition("://")[0]
         if protocol in ("file", "local"):
             raise UsageError(f"{url}: a file of this machine is written as a path, without {protocol}://")
-        require("ray", "fsspec", *([EXTRAS[protocol]] if protocol in EXTRAS else []), purpose=f"{protocol}://")
+        require("stores", "fsspec", *([EXTRAS[protocol]] if protocol in EXTRAS else []), purpose=f"{protocol}://")
         self.url = url.rstrip("/")
         try:
             self._fs, self._root = importlib.import_module("fsspec.core").url_to_fs(self.url)
