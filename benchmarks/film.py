@@ -150,8 +150,8 @@ def fill(found: dict[str, Any]) -> None:
     text = DOCS.read_text(encoding="utf-8")
     before, rest = text.split("<!-- table steady -->\n")
     cost = (
-        f"In %, means of {found['films']} films of {found['frames']} frames, {WIDTH} × {HEIGHT} px, and differences with "
-        f"95 % intervals over films. A frame costs the network {found['ms_network']:.0f} ms and `--steady` "
+        f"In %, means of {found['films']} films of {found['frames']} frames, {WIDTH} × {HEIGHT} px, and differences "
+        f"with 95 % intervals over films. A frame costs the network {found['ms_network']:.0f} ms and `--steady` "
         f"{found['ms_steady']:.0f} ms more, on one thread of a busy machine."
     )
     new = f"{before}<!-- table steady -->\n{table(found)}\n\n{cost}\n<!-- /table -->"

@@ -149,7 +149,7 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
 def seam_table(found: dict[str, Any]) -> str:
     """Near seams and elsewhere, at each overlap."""
     lines = [
-        "| window | overlap | near | elsewhere | difference, 95 % | boundary F 1 px, near | elsewhere | times one pass |",
+        "| window | overlap | near | elsewhere | difference, 95 % | boundary F near | elsewhere | times one pass |",
         "|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
     for row in found["rows"]:

@@ -95,6 +95,7 @@ def nothing(folder: Path) -> list[str]:
     from crispseg.data import ClassSet, default_palette, write_classes
     from crispseg.runs import make_model
 
+    folder.mkdir()
     (folder / "net.py").write_text(NOTHING)
     config = Config(data=DataConfig(root="none"), model=ModelConfig(factory=f"{folder / 'net.py'}:make", neck="none"))
     configs.write(config, folder / "run" / "config.yaml")
@@ -201,7 +202,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pictures = linked(found, arguments.count, Path(folder))
         run, few = ["--run", str(arguments.run)], max(1, arguments.count // 10)
-        bare = nothing(Path(folder) / "bare" if (Path(folder) / "bare").mkdir() is None else Path(folder))
+        bare = nothing(Path(folder) / "bare")
         results = {
             "pictures": f"{arguments.count} of {arguments.data.name}",
             "network": measured(run, pictures, few, arguments.rounds),
