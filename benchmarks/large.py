@@ -118,11 +118,11 @@ def seams(run_path: Path, folder: Path) -> dict[str, Any]:
             sink, start = _Kept(), time.perf_counter()
             predict_large(run.model, source, sink, window=(side, side), overlap=overlap, void=void)
             seconds = time.perf_counter() - start
-            lines = [
+            down, across = (
                 [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, side, overlap))]
                 for length in (height, width)
-            ]
-            found = seam_difference(torch.cat(sink.parts), whole, *lines, len(run.classes), None)
+            )
+            found = seam_difference(torch.cat(sink.parts), whole, down, across, len(run.classes), None)
             how = {"side": side, "overlap": overlap, "default": overlap == default, "times": seconds / once}
             rows.append({**how, **found})
             print(rows[-1], flush=True)

@@ -139,13 +139,18 @@ def test_large_pictures_are_seen_by_windows_at_the_overlap_that_is_measured(run,
         (["--workers", "2"], "--workers goes with --ray; without it pictures are seen whole, by one process"),
         (["--cores", "2"], "--cores goes with --ray"),
         (["--steady"], "--steady is about films; these are pictures"),
-        (["s3://bucket/photos"], "s3://bucket/photos: object stores go with --ray"),
     ],
 )
 def test_what_large_pictures_cannot_have_is_refused(run, photos, tmp_path, capsys, words, message):
     assert main(["predict", "--run", str(run), *words, "--out", str(tmp_path / "out"), str(photos)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_object_store_needs_ray(run, photos, tmp_path, capsys):
+    for words in (["s3://b/photos", "--out", str(tmp_path / "out")], [str(photos), "--out", "s3://b/photos"]):
+        assert main(["predict", "--run", str(run), *words]) == 2
+        assert "s3://b/photos: object stores go with --ray" in capsys.readouterr().err
 
 
 def test_a_film_is_predicted_by_its_suffix(run, tmp_path, capsys, monkeypatch):

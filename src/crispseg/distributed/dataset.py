@@ -103,7 +103,9 @@ def predict_dataset(
     gpu, workers = str(device).startswith("cuda"), workers or Workers()
     with cluster(workers, gpu=gpu) as count:
         names, job = _claimed(run, inputs, str(out), seen, overlay, overwrite, options)
-        parts = {name: parts_of(picture, job) for name, picture in names.items()} if job is not None else {}
+        parts: dict[str, list[Any]] = {}
+        if job is not None:
+            parts = {name: parts_of(picture, job) for name, picture in names.items()}
         units = [
             {"name": name, "path": str(picture.path), "stem": picture.name, "url": picture.url or "", "part": part}
             for name, picture in names.items()
