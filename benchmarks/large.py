@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,17 +27,18 @@ import torch
 from benchmarks.measure import RESULTS, save, status
 from crispseg.data import ClassSet, default_palette, read_image
 from crispseg.files import write_text
-from crispseg.inference import Scenes, default_overlap, predict_large, predict_logits, predict_scenes, receptive_field
-from crispseg.inference.large import grid
+from crispseg.inference import Scenes, predict_large, predict_logits, predict_scenes, receptive_field
+from crispseg.inference.large import grid, overlap_for
 from crispseg.inference.pictures import Picture
 from crispseg.metrics import seam_difference
-from crispseg.runs import load_run
+from crispseg.runs import Run, load_run
 
 WIDTH, CLASSES = 30_000, 19
 HEIGHTS = (1_536, 2_560)
 SEEN = Scenes(window=(1024, 1024), overlap=512)
 SEAMS = {512: (0, 64, 128, 256, 384), 1024: (512,)}
-"""Windows and their overlaps on the picture that one pass fits."""
+FIXED = {512: (0, 64, 128, 256, 384)}
+"""Windows and their overlaps on the picture that one pass fits: of the network, and with its norms fixed."""
 FIELDS = (512, 1024)
 """Sides of the noise on which the receptive field is measured, px."""
 DOCS = Path(__file__).parents[1] / "docs" / "large.md"
@@ -102,38 +105,66 @@ def mosaic(folder: Path, side: int = 5) -> torch.Tensor:
 
 
 def seams(run_path: Path, folder: Path) -> dict[str, Any]:
-    """Windows on a picture that one whole pass fits, at several overlaps: near seams and elsewhere."""
+    """Windows on a picture that one whole pass fits, at several overlaps: near seams and elsewhere.
+
+    Once as the network is, and once with the statistics of its group norms fixed to those of the whole pass: a group
+    norm looks at all of its window.
+    """
     torch.set_num_threads(1)
     run, image = load_run(run_path), mosaic(folder)
+    found = {
+        "run": str(run_path),
+        "picture": f"{image.shape[-1]} × {image.shape[-2]}",
+        "decoder": run.config.model.decoder,
+        "encoder": run.config.model.encoder,
+        "rows": _seams(run, image, SEAMS),
+        "fields": _fields(run.model),
+    }
+    fix_norms(run.model)
+    run.model(image[None] / 255)
+    return {**found, "fixed": _seams(run, image, FIXED), "fixed_fields": _fields(run.model)}
+
+
+def fix_norms(model: torch.nn.Module) -> None:
+    """Make each group norm keep the mean and deviation of the first map that it sees."""
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.GroupNorm):
+            norm.forward = partial(_fixed, norm, {})  # type: ignore[method-assign]
+
+
+def _fixed(norm: torch.nn.GroupNorm, kept: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    groups = x.unflatten(1, (norm.num_groups, -1))
+    if not kept:
+        kept["mean"] = groups.mean((2, 3, 4), keepdim=True)
+        kept["rate"] = (groups.var((2, 3, 4), keepdim=True, unbiased=False) + norm.eps).rsqrt()
+    x = ((groups - kept["mean"]) * kept["rate"]).flatten(1, 2)
+    return x * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def _fields(model: torch.nn.Module) -> dict[str, list[int]]:
+    fields = {size: receptive_field(model, size=(size, size), samples=2) for size in FIELDS}
+    return {str(size): [field.effective, field.radius] for size, field in fields.items()}
+
+
+def _seams(run: Run, image: torch.Tensor, layout: Mapping[int, Sequence[int]]) -> list[dict[str, Any]]:
     source, void = Picture(image), run.classes.ignore_index
+    predict_logits(run.model, image[:, :256, :256] / 255)
     start = time.perf_counter()
     whole = predict_logits(run.model, image / 255).argmax(0)
-    once = time.perf_counter() - start
-    height, width = image.shape[-2:]
-    fields = {size: receptive_field(run.model, size=(size, size), samples=2) for size in FIELDS}
-    rows = []
-    for side, overlaps in SEAMS.items():
-        default = default_overlap(run.model, (side, side))
-        for overlap in sorted({*overlaps, default}):
+    once, rows = time.perf_counter() - start, []
+    for side, overlaps in layout.items():
+        for overlap in overlaps:
             sink, start = _Kept(), time.perf_counter()
             predict_large(run.model, source, sink, window=(side, side), overlap=overlap, void=void)
             seconds = time.perf_counter() - start
             down, across = (
                 [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, side, overlap))]
-                for length in (height, width)
+                for length in image.shape[-2:]
             )
             found = seam_difference(torch.cat(sink.parts), whole, down, across, len(run.classes), None)
-            how = {"side": side, "overlap": overlap, "default": overlap == default, "times": seconds / once}
-            rows.append({**how, **found})
+            rows.append({"side": side, "overlap": overlap, "times": seconds / once, **found})
             print(rows[-1], flush=True)
-    return {
-        "run": str(run_path),
-        "picture": f"{width} × {height}",
-        "decoder": run.config.model.decoder,
-        "encoder": run.config.model.encoder,
-        "fields": {str(size): [field.effective, field.radius] for size, field in fields.items()},
-        "rows": rows,
-    }
+    return rows
 
 
 def memory_table(rows: list[dict[str, Any]]) -> str:
@@ -146,28 +177,35 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def seam_table(found: dict[str, Any]) -> str:
+def seam_table(found: dict[str, Any], rows: str) -> str:
     """Near seams and elsewhere, at each overlap."""
     lines = [
         "| window | overlap | near | elsewhere | difference, 95 % | boundary F near | elsewhere | times one pass |",
         "|---:|---:|---:|---:|---|---:|---:|---:|",
     ]
-    for row in found["rows"]:
+    for row in found[rows]:
         low, high = (100 * bound for bound in row["interval"])
         near, elsewhere = row["boundary_f"]
+        default = rows == "rows" and overlap_for(found["fields"]["512"][0], (row["side"], row["side"]))
         lines.append(
-            f"| {row['side']} px | {row['overlap']} px{' (default)' * row['default']} | {100 * row['near']:.2f} % "
+            f"| {row['side']} px | {row['overlap']} px{' (default)' * (row['overlap'] == default)} "
+            f"| {100 * row['near']:.2f} % "
             f"| {100 * row['elsewhere']:.2f} % | {100 * row['difference']:+.2f} [{low:+.2f}, {high:+.2f}] "
             f"| {near:.3f} | {elsewhere:.3f} | {row['times']:.1f} |"
         )
-    looked = ", ".join(f"{size} px: {radii[0]} and {radii[1]} px" for size, radii in found["fields"].items())
-    return "\n".join([*lines, "", f"Picture {found['picture']} px; effective and whole radius, on noise of {looked}."])
+    fields = found["fields" if rows == "rows" else "fixed_fields"]
+    looked = " and ".join(f"{radii[0]} px on noise of {size} px" for size, radii in fields.items())
+    return "\n".join([*lines, "", f"Picture {found['picture']} px; the effective radius is {looked}."])
 
 
 def fill(results: dict[str, Any]) -> None:
     """Put the tables into the page."""
     text = DOCS.read_text(encoding="utf-8")
-    for name, table in (("memory", memory_table(results["memory"])), ("seams", seam_table(results["seams"]))):
+    for name, table in (
+        ("memory", memory_table(results["memory"])),
+        ("seams", seam_table(results["seams"], "rows")),
+        ("fixed", seam_table(results["seams"], "fixed")),
+    ):
         before, rest = text.split(f"<!-- table {name} -->\n")
         text = f"{before}<!-- table {name} -->\n{table}\n<!-- /table -->{rest.split('<!-- /table -->', 1)[1]}"
     write_text(DOCS, text)
@@ -177,14 +215,18 @@ def main() -> None:
     """Measure what is asked for, keep the rest of the results, fill the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--one", nargs=2, type=Path)
+    parser.add_argument("--fill", action="store_true", help="write the tables from the results that are there")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--pictures", type=Path, help="folder; 25 of them side by side are the picture")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(one(*arguments.one)))
         return
-    found = {"memory": memory()} if arguments.run is None else {"seams": seams(arguments.run, arguments.pictures)}
     path = RESULTS / "large.json"
+    if arguments.fill:
+        fill(json.loads(path.read_text())["rows"])
+        return
+    found = {"memory": memory()} if arguments.run is None else {"seams": seams(arguments.run, arguments.pictures)}
     results = (json.loads(path.read_text())["rows"] if path.exists() else {}) | found
     save("large", results)
     if {"memory", "seams"} <= results.keys():

@@ -121,11 +121,15 @@ def test_parts_of_a_large_picture_are_one_mask(run, tmp_path):
     layout = {"driver": "GTiff", "count": 3, "height": 2000, "width": 90, "dtype": "uint8", "crs": "EPSG:32633"}
     with rasterio.open(tmp_path / "s.tif", "w", **layout, transform=rasterio.Affine(1, 0, 9, 0, -1, 0)) as file:
         file.write(image)
+    (tmp_path / "bad.tif").write_bytes(b"II*")
     log = tmp_path / "seen"
     how = ["--large", "--window", "64", "64", "--overlap", "32"]
-    process = command([*run, tmp_path / "s.tif", "--out", tmp_path / "many", *how, *WORDS], SEEN=str(log))
+    both = [tmp_path / "bad.tif", tmp_path / "s.tif"]
+    process = command([*run, *both, "--out", tmp_path / "many", *how, *WORDS], SEEN=str(log))
     killed_after(process, log, 60)
-    assert done(process)[:2] == (0, f"{tmp_path / 'many'}: 1 mask written\n")
+    code, out, error = done(process)
+    assert (code, out) == (1, f"{tmp_path / 'many'}: 1 mask written\n"), error
+    assert f"left out: {tmp_path / 'bad.tif'}: damaged, cut short or no TIFF" in error
     assert len(set(log.read_text().split())) == 3
     assert done(command([*run, tmp_path / "s.tif", "--out", tmp_path / "one", *how]))[0] == 0
     found = []

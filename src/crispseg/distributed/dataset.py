@@ -131,8 +131,12 @@ def predict_dataset(
             outcome.failed.extend(map(DataError, json.loads(answer["failed"])))
             finished[name] += bool(answer["done"])
             if finished[name] == max(1, len(parts.get(name, ()))):
-                if job is not None and parts[name]:
-                    join_scene(run.classes, name, names[name], Path(out), job, parts[name])
+                try:
+                    if job is not None and parts[name]:
+                        join_scene(run.classes, name, names[name], Path(out), job, parts[name])
+                except DataError as error:
+                    outcome.failed.append(error)
+                    continue
                 outcome.written.append(f"{out}/{name}" if stores.is_remote(str(out)) else Path(out, name))
     for name in sorted({name for name, _ in left}):
         why = f"the process that predicted it ended {RETRIES + 1} times; it may lack memory"

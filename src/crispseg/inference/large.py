@@ -78,7 +78,7 @@ def predict_large(
         picture's edge.
     overlap
         What neighbouring windows share, in px, rounded up to a multiple of 32; its outer quarters weigh nothing, see
-        ``spans``. None: four times the model's effective receptive field, see :func:`default_overlap`.
+        ``spans``. None: as far as the model looks, see :func:`overlap_for`.
     batch
         Windows that the model sees at once.
     void
@@ -143,15 +143,24 @@ def aligned(pixels: int) -> int:
 
 
 def default_overlap(model: Model, window: Size = WINDOW, device: str | torch.device = "cpu") -> int:
-    """Return four times the model's effective radius, so that what weighs anything saw all it looks at.
-
-    A multiple of 32, at least 32 and at most half a window: a network that looks at everything has no radius, and no
-    overlap makes its windows one picture.
-    """
-    most = max(ALIGN, min(window) // 2 // ALIGN * ALIGN)
+    """Return the overlap that follows from how far the model looks, see :func:`overlap_for`."""
     side = min(512, *window)
-    field = receptive_field(model, size=(side, side), device=device)
-    return min(most, max(ALIGN, aligned(4 * field.effective)))
+    return overlap_for(receptive_field(model, size=(side, side), device=device).effective, window)
+
+
+def overlap_for(effective: int, window: Size = WINDOW) -> int:
+    """Return the overlap for a model of this effective radius, px: a multiple of 32, at least 32.
+
+    Four times the radius, so that what weighs anything saw all it looks at, while that is at most half a window. For a
+    model that looks further it is half a window, or twice the radius, so that what weighs most saw it all, up to three
+    quarters of a window: each step further costs as many windows again. A network that looks at everything has no
+    radius, and no overlap makes its windows one picture.
+
+    >>> overlap_for(9), overlap_for(227), overlap_for(227, (512, 512))
+    (64, 512, 384)
+    """
+    half, most = min(window) // 2 // ALIGN * ALIGN, min(window) * 3 // 4 // ALIGN * ALIGN
+    return max(ALIGN, min(aligned(4 * effective), max(half, min(aligned(2 * effective), most))))
 
 
 def _answers(

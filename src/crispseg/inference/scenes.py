@@ -200,9 +200,15 @@ def predict_scene(
 def parts_of(picture: Input, job: Job) -> list[tuple[int, int]]:
     """Return the parts of a large picture that several processes predict: whole rows of windows, :data:`TOGETHER` each.
 
-    A part computes one row of windows of the next one too, as the two blend. Empty if the picture is one part.
+    A part computes one row of windows of the next one too, as the two blend. Empty if the picture is one part: it is
+    small, cannot be read by windows, or cannot be read at all, which is told when it is predicted.
     """
-    scene = open_source(picture.path, job.seen.bands, job.seen.limits)
+    if not is_raster(picture.path) and not is_zarr(picture.path):
+        return []
+    try:
+        scene = open_source(picture.path, job.seen.bands, job.seen.limits)
+    except DataError:
+        return []
     assert job.seen.overlap is not None
     ends = [row.counted().stop for row in grid(scene.height, job.seen.window[0], job.seen.overlap)]
     if len(ends) < 2 * TOGETHER:
