@@ -1,7 +1,8 @@
 """Large pictures: what ``predict --large`` holds in memory and how fast it is, and what its windows leave at seams.
 
 ``python -m benchmarks.large`` measures the memory; with ``--run RUN --pictures FOLDER`` the seams of a trained run on
-a picture that one whole pass still fits. Writes ``results/large.json``, and the tables of ``docs/large.md`` from it.
+a picture that one whole pass still fits; with ``--fixed`` beside these the same without what is global in its norms.
+Writes ``results/large.json``, and the tables of ``docs/large.md`` from it.
 
 Memory: each height is a process of its own, which reads a GeoTIFF and writes one; the network is one 1×1 convolution,
 so that what is measured is the windows, not a network. What the process holds before the prediction is taken off.
@@ -37,7 +38,7 @@ WIDTH, CLASSES = 30_000, 19
 HEIGHTS = (1_536, 2_560)
 SEEN = Scenes(window=(1024, 1024), overlap=512)
 SEAMS = {512: (0, 64, 128, 256, 384), 1024: (512,)}
-FIXED = {512: (0, 64, 128, 256, 384)}
+FIXED = {512: (0, 128, 256)}
 """Windows and their overlaps on the picture that one pass fits: of the network, and with its norms fixed."""
 FIELDS = (512, 1024)
 """Sides of the noise on which the receptive field is measured, px."""
@@ -105,14 +106,10 @@ def mosaic(folder: Path, side: int = 5) -> torch.Tensor:
 
 
 def seams(run_path: Path, folder: Path) -> dict[str, Any]:
-    """Windows on a picture that one whole pass fits, at several overlaps: near seams and elsewhere.
-
-    Once as the network is, and once with the statistics of its group norms fixed to those of the whole pass: a group
-    norm looks at all of its window.
-    """
+    """Windows on a picture that one whole pass fits, at several overlaps: near seams and elsewhere."""
     torch.set_num_threads(1)
     run, image = load_run(run_path), mosaic(folder)
-    found = {
+    return {
         "run": str(run_path),
         "picture": f"{image.shape[-1]} × {image.shape[-2]}",
         "decoder": run.config.model.decoder,
@@ -120,9 +117,15 @@ def seams(run_path: Path, folder: Path) -> dict[str, Any]:
         "rows": _seams(run, image, SEAMS),
         "fields": _fields(run.model),
     }
+
+
+def fixed(run_path: Path, folder: Path) -> dict[str, Any]:
+    """The same with the statistics of group norms fixed to those of the whole pass: these look at all of a window."""
+    torch.set_num_threads(1)
+    run, image = load_run(run_path), mosaic(folder)
     fix_norms(run.model)
-    run.model(image[None] / 255)
-    return {**found, "fixed": _seams(run, image, FIXED), "fixed_fields": _fields(run.model)}
+    predict_logits(run.model, image / 255)
+    return {"fixed": _seams(run, image, FIXED), "fixed_fields": _fields(run.model)}
 
 
 def fix_norms(model: torch.nn.Module) -> None:
@@ -204,7 +207,7 @@ def fill(results: dict[str, Any]) -> None:
     for name, table in (
         ("memory", memory_table(results["memory"])),
         ("seams", seam_table(results["seams"], "rows")),
-        ("fixed", seam_table(results["seams"], "fixed")),
+        ("fixed", seam_table({**results["seams"], **results["fixed"]}, "fixed")),
     ):
         before, rest = text.split(f"<!-- table {name} -->\n")
         text = f"{before}<!-- table {name} -->\n{table}\n<!-- /table -->{rest.split('<!-- /table -->', 1)[1]}"
@@ -215,6 +218,7 @@ def main() -> None:
     """Measure what is asked for, keep the rest of the results, fill the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--one", nargs=2, type=Path)
+    parser.add_argument("--fixed", action="store_true", help="with the statistics of group norms fixed")
     parser.add_argument("--fill", action="store_true", help="write the tables from the results that are there")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--pictures", type=Path, help="folder; 25 of them side by side are the picture")
@@ -226,10 +230,14 @@ def main() -> None:
     if arguments.fill:
         fill(json.loads(path.read_text())["rows"])
         return
-    found = {"memory": memory()} if arguments.run is None else {"seams": seams(arguments.run, arguments.pictures)}
+    found: dict[str, Any] = {"memory": memory()} if arguments.run is None else {}
+    if arguments.fixed:
+        found = {"fixed": fixed(arguments.run, arguments.pictures)}
+    elif arguments.run is not None:
+        found = {"seams": seams(arguments.run, arguments.pictures)}
     results = (json.loads(path.read_text())["rows"] if path.exists() else {}) | found
     save("large", results)
-    if {"memory", "seams"} <= results.keys():
+    if {"memory", "seams", "fixed"} <= results.keys():
         fill(results)
 
 
