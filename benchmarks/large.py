@@ -189,7 +189,7 @@ def seam_table(found: dict[str, Any], rows: str) -> str:
     for row in found[rows]:
         low, high = (100 * bound for bound in row["interval"])
         near, elsewhere = row["boundary_f"]
-        default = rows == "rows" and overlap_for(found["fields"]["512"][0], (row["side"], row["side"]))
+        default = None if rows == "fixed" else overlap_for(found["fields"]["512"][0], (row["side"], row["side"]))
         lines.append(
             f"| {row['side']} px | {row['overlap']} px{' (default)' * (row['overlap'] == default)} "
             f"| {100 * row['near']:.2f} % "
