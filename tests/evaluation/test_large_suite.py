@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -44,6 +44,9 @@ def blobs(height, width, seed, void=0.0):
     radii=st.sampled_from([(1,), (6, 2)]),
     seed=st.integers(0, 99),
 )
+@example(size=(60, 60), tiles=4, void=0.0, width=9, border=True, tolerances=(1,), radii=(1,), seed=3)
+@example(size=(60, 60), tiles=4, void=0.0, width=1, border=True, tolerances=(4, 1), radii=(1,), seed=3)
+@example(size=(60, 60), tiles=4, void=0.0, width=1, border=True, tolerances=(1,), radii=(6, 2), seed=3)
 def test_parts_have_the_integers_of_the_whole(size, tiles, void, width, border, tolerances, radii, seed):
     pred, truth = blobs(*size, seed, void / 2), blobs(*size, seed // 2, void)
     how = Settings(tolerances=tolerances, radii=radii, width=width, border=border)
