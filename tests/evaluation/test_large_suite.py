@@ -23,12 +23,12 @@ from crispseg.runs import load_run, make_model
 CLASSES = ("a", "b", "c")
 
 
-def blobs(height, width, seed, void=0.0):
-    """A label map in pieces, with holes of void."""
+def blobs(height, width, seed, void=0.0, piece=5):
+    """A label map in pieces of ``piece`` px, with holes of void; small ones have specks too."""
     draw = np.random.default_rng(seed)
-    coarse = draw.integers(0, 3, (-(-height // 5), -(-width // 5)), dtype=np.uint8)
-    label = coarse.repeat(5, 0).repeat(5, 1)[:height, :width].copy()
-    label[draw.random((height, width)) < 0.02] = 1
+    coarse = draw.integers(0, 3, (-(-height // piece), -(-width // piece)), dtype=np.uint8)
+    label = coarse.repeat(piece, 0).repeat(piece, 1)[:height, :width].copy()
+    label[draw.random((height, width)) < (0.02 if piece <= 5 else 0)] = 1
     label[draw.random((height, width)) < void] = 255
     return torch.from_numpy(label)
 
@@ -43,18 +43,36 @@ def blobs(height, width, seed, void=0.0):
     tolerances=st.sampled_from([(1,), (0, 2.5), (4, 1)]),
     radii=st.sampled_from([(1,), (6, 2)]),
     seed=st.integers(0, 99),
+    pieces=st.sampled_from([(5, 5), (23, 19), (31, 31)]),
 )
-@example(size=(60, 60), tiles=4, void=0.0, width=9, border=True, tolerances=(1,), radii=(1,), seed=3)
-@example(size=(60, 60), tiles=4, void=0.0, width=1, border=True, tolerances=(4, 1), radii=(1,), seed=3)
-@example(size=(60, 60), tiles=4, void=0.0, width=1, border=True, tolerances=(1,), radii=(6, 2), seed=3)
-def test_parts_have_the_integers_of_the_whole(size, tiles, void, width, border, tolerances, radii, seed):
-    pred, truth = blobs(*size, seed, void / 2), blobs(*size, seed // 2, void)
+@example(size=(90, 90), tiles=6, void=0.0, width=9, border=False, tolerances=(1,), radii=(1,), seed=3, pieces=(31, 27))
+@example(
+    size=(90, 90), tiles=6, void=0.0, width=1, border=False, tolerances=(4, 1), radii=(1,), seed=3, pieces=(31, 27)
+)
+@example(
+    size=(90, 90), tiles=6, void=0.0, width=1, border=False, tolerances=(1,), radii=(6, 2), seed=3, pieces=(31, 27)
+)
+@example(
+    size=(90, 90), tiles=2, void=0.0, width=None, border=False, tolerances=(1,), radii=(1,), seed=3, pieces=(31, 27)
+)
+def test_parts_have_the_integers_of_the_whole(size, tiles, void, width, border, tolerances, radii, seed, pieces):
+    pred, truth = blobs(*size, seed, void / 2, pieces[0]), blobs(*size, seed // 2, void, pieces[1])
     how = Settings(tolerances=tolerances, radii=radii, width=width, border=border)
     whole = suite([("x", pred, truth)], CLASSES, settings=how)
     parts = large_suite([("x", Map(pred), Map(truth))], CLASSES, settings=how, side=-(-max(size) // tiles))
     assert whole.counts.keys() == parts.counts.keys()
     for key, counts in whole.counts.items():
         assert torch.equal(counts, parts.counts[key]), key
+
+
+def test_a_match_at_the_tolerance_itself_is_found_across_the_edge_of_a_part():
+    """The truth's boundary pixel lies 4 px beyond the part, and is one by its neighbour 5 px beyond."""
+    at, how = torch.arange(12), Settings(tolerances=(4,), radii=(1,), width=1)
+    pred, truth = (at > 3).byte()[None], (at > 7).byte()[None]
+    whole = suite([("x", pred, truth)], CLASSES, settings=how)
+    parts = large_suite([("x", Map(pred), Map(truth))], CLASSES, settings=how, side=4)
+    assert whole.headline()["boundary_f_4"] == 1.0
+    assert torch.equal(whole.counts["boundary_f"], parts.counts["boundary_f"])
 
 
 def test_maps_that_do_not_fit_are_named():
