@@ -167,8 +167,8 @@ class AttachSuite:
             expected = prediction(model, inputs)
         found = transformed(model, inputs, way)
         assert len(found) == len(expected)
-        for a, b in zip(found, expected):
-            torch.testing.assert_close(a, b)
+        for a, b in zip(found, expected):  # logits of random weights may be large, and rounding grows with them
+            torch.testing.assert_close(a, b, rtol=1.3e-6, atol=1e-5 * max(1.0, b.abs().max().item()))
 
 
 def can_be_pickled(model: nn.Module) -> bool:

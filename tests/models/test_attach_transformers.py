@@ -121,6 +121,7 @@ def eomt():
 
 
 ODD = (67, 93)
+MOBILENET = [mobilenetv2().segmentation_head.conv_aspp.convolution.in_channels]  # depends on transformers' version
 ENCODER = "model.pixel_level_module.encoder"
 PATCHES = "swin.embeddings.patch_embeddings.projection"
 
@@ -153,7 +154,7 @@ class TestTransformers(AttachSuite):
             mobilevit, [16], "mobilevit.conv_stem", "segmentation_head", "classifier.convolution", odd=ODD
         ),
         "mobilenetv2": dense(
-            mobilenetv2, [320], "mobilenet_v2.conv_stem", "segmentation_head", "classifier.convolution", slow=True
+            mobilenetv2, MOBILENET, "mobilenet_v2.conv_stem", "segmentation_head", "classifier.convolution", slow=True
         ),
         "maskformer": masks(
             maskformer, [8, 12, 16, 24], "model.pixel_level_module.decoder.mask_projection", "embedder.embedder"

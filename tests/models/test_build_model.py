@@ -78,12 +78,12 @@ def test_traced_at_a_size_without_padding_it_is_right_at_others(neck):
 @pytest.mark.slow
 def test_exported_for_multiples_of_the_stride_it_is_right_at_others_and_for_any_size_it_is_refused():
     model = build("fcn", neck="none")
-    height, width = torch.export.Dim("height", min=1, max=16), torch.export.Dim("width", min=1, max=16)
+    height, width = torch.export.Dim("height", min=2, max=16), torch.export.Dim("width", min=2, max=16)
     images = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         sizes = ({2: 32 * height, 3: 32 * width},)
         written = torch.export.export(model, (images,), dynamic_shapes=sizes).module()
-        for size in ((64, 64), (96, 160), (32, 224)):
+        for size in ((64, 64), (96, 160), (64, 224)):  # torch refuses a map of one pixel itself
             others = torch.rand(1, 3, *size)
             torch.testing.assert_close(written(others), model(others), rtol=1e-4, atol=1e-5)
         any_size = ({2: torch.export.Dim("h", min=32, max=512)},)

@@ -37,7 +37,7 @@ def answers(impl, tensors, **form):
     return [y, *torch.autograd.grad(y, tensors, g, allow_unused=True, materialize_grads=True)]
 
 def check(shape, out, k=3, similarity="charbonnier", contrast=False, dilation=1, groups=1, guide=None, last=True,
-          dtype=torch.float32, slab=None, error=2e-6):
+          dtype=torch.float32, slab=None, error=2e-6, least=1e-3):
     torch.manual_seed(0)
     slabs.SLAB_BYTES = slab or 2**25
     layout = torch.channels_last if last else torch.contiguous_format
@@ -51,7 +51,7 @@ def check(shape, out, k=3, similarity="charbonnier", contrast=False, dilation=1,
     exact = [x.detach().double().requires_grad_() for x in (u, v, weight, scale)]
     for name, got, truth in zip(("y", "du", "dv", "dW", "dscale"), found, answers("reference", exact, **form)):
         assert got.dtype == (scale.dtype if name == "dscale" else dtype), (name, got.dtype)
-        off = (got.double() - truth).norm() / truth.norm().clamp(min=1e-3)
+        off = (got.double() - truth).norm() / truth.norm().clamp(min=least)
         assert off <= error, (name, off.item())
     if k > 1 and found[0].numel():
         assert found[0].is_contiguous(memory_format=layout)
@@ -70,7 +70,7 @@ CASES = {
     "7 x 7 gaussian": lambda: check((1, 1, 3, 3), 1, 7, similarity="gaussian"),
     "a row, dilation past its end": lambda: check((1, 3, 1, 5), 2, dilation=4),
     "a column": lambda: check((1, 3, 5, 1), 2, similarity="gaussian"),
-    "a point": lambda: check((1, 3, 1, 1), 2),
+    "a point": lambda: check((1, 3, 1, 1), 2, least=1.0),  # all gradients are sums of terms of size 1 that cancel
     "more than one block of channels and pixels": lambda: check((1, 66, 3, 7), 5),
     "bfloat16": lambda: check((1, 18, 3, 4), 4, dtype=torch.bfloat16, error=8e-3),
     "float16, gaussian": lambda: check((1, 6, 3, 4), 4, similarity="gaussian", dtype=torch.float16, error=1e-3),
