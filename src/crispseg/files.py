@@ -9,6 +9,7 @@ Not here: what is in the files.
 import errno
 import json
 import os
+import shutil
 import stat
 import sys
 import tempfile
@@ -21,6 +22,7 @@ if sys.platform != "win32":
     import fcntl
 
 PREFIX, SUFFIX = ".crispseg-", ".tmp"
+FOLDER, OLD = ".new", ".old"
 """Of the temporary name; with eight characters between them it fits wherever the file's own name does."""
 
 
@@ -67,6 +69,33 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
 
 
+@contextmanager
+def writing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; at the end of the ``with`` it takes the place of the folder ``path``.
+
+    If that is left by an error, the folder that stood there before stays. Between two renames there may be none for a
+    moment; what :func:`sweep` finds of a killed writer goes.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, lock = tempfile.mkstemp(dir=target.parent, prefix=PREFIX, suffix=SUFFIX)
+    new, old = Path(lock + FOLDER), Path(lock + OLD)
+    try:
+        with os.fdopen(handle, "wb"):
+            try_lock(handle)  # so that sweep() leaves it alone
+            new.mkdir()
+            yield new
+            if target.exists():
+                target.rename(old)
+            new.rename(target)
+    finally:
+        if not target.exists() and old.exists():
+            old.rename(target)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        Path(lock).unlink(missing_ok=True)
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     write_bytes(path, text.encode())
@@ -86,6 +115,8 @@ def sweep(folder: str | os.PathLike[str]) -> None:
         try:
             with left.open("r+b") as file:
                 if try_lock(file.fileno()):
+                    for folder in (f"{left}{FOLDER}", f"{left}{OLD}"):
+                        shutil.rmtree(folder, ignore_errors=True)
                     left.unlink()
         except OSError:
             continue

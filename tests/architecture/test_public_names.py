@@ -9,6 +9,7 @@ MODULES = (
     "crispseg",
     "crispseg.data",
     "crispseg.diffusion",
+    "crispseg.distributed",
     "crispseg.evaluation",
     "crispseg.exporting",
     "crispseg.fitting",

@@ -73,6 +73,17 @@ ABOUT_MASKS = [
 ]  # fmt: skip
 
 
+ABOUT_WINDOWS = [words.split() for words in ("--overlap 32", "--batch 2", "--bands 1 2 3", "--range 0 1")]
+
+
+@pytest.mark.parametrize("more", ABOUT_WINDOWS, ids=" ".join)
+@pytest.mark.parametrize("what", ["--pred masks --label masks --large", "--run run"])
+def test_windows_are_those_of_a_run_on_large_pictures(what, more, here, monkeypatch, capsys):
+    monkeypatch.chdir(here)
+    assert main(["evaluate", *what.split(), *more]) == 2
+    assert f"{more[0]} goes with --run with --large" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", ABOUT_RUNS, ids=" ".join)
 def test_masks_are_not_measured_with_what_says_something_about_a_run(more, here, monkeypatch, capsys):
     monkeypatch.chdir(here)
@@ -89,7 +100,7 @@ def test_a_run_is_not_measured_with_what_says_something_about_masks(more, here, 
 
 def test_every_flag_of_evaluate_is_tried_above_or_goes_with_both():
     sided = {flag.name for flag in evaluate.flags() if flag.of}
-    assert sided == {more[0] for more in (*ABOUT_RUNS, *ABOUT_MASKS)}
+    assert sided == {more[0] for more in (*ABOUT_RUNS, *ABOUT_MASKS, *ABOUT_WINDOWS)}
 
 
 @pytest.mark.parametrize(

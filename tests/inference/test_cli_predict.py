@@ -1,5 +1,7 @@
 """``crispseg predict`` from the command line, with a real run folder: exit codes, what is printed, what is written."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -134,6 +136,9 @@ def test_large_pictures_are_seen_by_windows_at_the_overlap_that_is_measured(run,
         (["--large", "--overlay"], "--overlay does not go with --large"),
         (["--large", "--range", "9", "2"], "--range 9 2: expected LOW below HIGH"),
         (["--large", "--overlap", "64", "--window", "64", "64"], "--overlap 64 must be below the window, 64×64 px"),
+        (["--workers", "2"], "--workers goes with --ray; without it pictures are seen whole, by one process"),
+        (["--cores", "2"], "--cores goes with --ray"),
+        (["--steady"], "--steady is about films; these are pictures"),
     ],
 )
 def test_what_large_pictures_cannot_have_is_refused(run, photos, tmp_path, capsys, words, message):
@@ -142,7 +147,13 @@ def test_what_large_pictures_cannot_have_is_refused(run, photos, tmp_path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_a_film_is_predicted_by_its_suffix(run, tmp_path, capsys):
+def test_an_object_store_needs_ray(run, photos, tmp_path, capsys):
+    for words in (["s3://b/photos", "--out", str(tmp_path / "out")], [str(photos), "--out", "s3://b/photos"]):
+        assert main(["predict", "--run", str(run), *words]) == 2
+        assert "s3://b/photos: object stores go with --ray" in capsys.readouterr().err
+
+
+def test_a_film_is_predicted_by_its_suffix(run, tmp_path, capsys, monkeypatch):
     av = pytest.importorskip("av")
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("libx264", rate=10)
@@ -156,6 +167,12 @@ def test_a_film_is_predicted_by_its_suffix(run, tmp_path, capsys):
     assert (captured.out, captured.err) == (f"{tmp_path / 'm.mkv'}: 3 frames written\n", "")
     assert main(["predict", str(tmp_path / "a.mp4"), *words]) == 2
     assert "m.mkv is there already" in capsys.readouterr().err
-    for more, found in ((["--large"], "--large"), ([str(tmp_path / "b.png")], "2 inputs")):
+    for more, found in ((["--large"], "--large"), (["--ray"], "--ray"), ([str(tmp_path / "b.png")], "2 inputs")):
         assert main(["predict", str(tmp_path / "a.mp4"), *more, *words]) == 2
         assert f"one film is predicted at a time; found {found}" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None if name == "cv2" else find_spec(name))
+        assert main(["predict", str(tmp_path / "a.mp4"), *words, "--overwrite", "--steady"]) == 2
+    assert 'pip install "crispseg[steady]"' in capsys.readouterr().err
+    pytest.importorskip("cv2")
+    assert main(["predict", str(tmp_path / "a.mp4"), *words, "--overwrite", "--steady"]) == 0

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from crispseg.inference import predict_large, predict_logits
+from crispseg.inference.large import overlap_for
 from crispseg.inference.pictures import Picture
 
 
@@ -60,6 +61,13 @@ def test_the_default_overlap_leaves_no_seam_and_none_at_all_leaves_many():
         found[overlap] = (sink.labels() != expected).sum()
     assert found[None] == 0
     assert found[0] > 50
+
+
+def test_the_overlap_follows_from_how_far_the_network_looks():
+    """Four radii up to half a window; two from there on, up to three quarters; multiples of 32, at least one."""
+    found = [overlap_for(radius, (512, 640)) for radius in (0, 8, 9, 64, 65, 128, 129, 150, 9999)]
+    assert found == [32, 32, 64, 256, 256, 256, 288, 320, 384]
+    assert [overlap_for(radius, (64, 64)) for radius in (0, 9, 99)] == [32, 32, 32]
 
 
 def test_rows_come_in_order_and_each_once_and_batches_change_nothing():
@@ -175,3 +183,24 @@ def test_memory_does_not_grow_with_the_height():
     predict_large(model, Endless(12_000, 500), sink, window=(256, 256), overlap=32)
     assert sink.done == 12_000
     assert max(sink.held) - sink.held[2] < 20
+
+
+@pytest.mark.parametrize("overlap", [0, 32, 64])
+def test_a_part_is_that_part_of_the_whole(overlap):
+    model, image = stack(33), picture(300, 100)  # looks further than its windows overlap
+    options = {"window": (96, 96), "overlap": overlap}
+    once, seen = Kept(), []
+
+    def counting(x):
+        seen.append(len(x))
+        return model(x)
+
+    predict_large(counting, Picture(image), once, **options)
+    every = len(seen)
+    for first, end in ((0, 1), (0, 64), (40, 41), (64, 128), (100, 300), (299, 300), (50, 50)):
+        sink = Kept(first)
+        seen.clear()
+        predict_large(counting, Picture(image), sink, until=end, **options)
+        assert sink.done == end
+        assert end == first or torch.equal(sink.labels(), once.labels()[first:end])
+        assert len(seen) < every

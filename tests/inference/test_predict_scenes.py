@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import nn
 from crispseg.data import ClassSet, read_label
 from crispseg.errors import UsageError
 from crispseg.inference import Raster, Scenes, predict_scenes
+from crispseg.inference.scenes import claim_scenes, join_scene, parts_of, predict_scene
 
 rasterio = pytest.importorskip("rasterio")
 
@@ -274,3 +276,26 @@ def test_somebody_elses_mask_is_not_replaced(tmp_path):
     with pytest.raises(UsageError, match=r"scene\.tif is there already, and no prediction wrote it"):
         predict([scene], tmp_path / "out")
     assert (tmp_path / "out" / "scene.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize("overlap", [0, 32])
+def test_parts_that_are_predicted_apart_are_joined_to_the_mask_of_the_whole(tmp_path, overlap):
+    image, classes = pixels(1500, 90)
+    seen = Scenes(window=(64, 64), overlap=overlap)
+    how = {"source": "run A", "seen": seen, "overwrite": False, "device": "cpu", "options": {}}
+    scene, out, model = tiff(tmp_path / "scene.tif", image), tmp_path / "out", Strongest().eval()
+    job = claim_scenes(model, CLASSES, [scene], out, **how)
+    ((name, found),) = job.names.items()
+    parts = parts_of(found, job)
+    assert len(parts) > 2 and parts[0][0] == 0 and parts[-1][1] == 1500
+    assert all(before[1] == after[0] for before, after in pairwise(parts))
+    for part in reversed(parts):
+        for _ in range(2):  # a second time does nothing
+            assert predict_scene(model, CLASSES, name, found, out, job, part=part).failed == []
+    assert len(list(out.glob("*.rows"))) == len(parts)
+    assert join_scene(CLASSES, name, found, out, job, parts) == out / "scene.tif"
+    assert (mask_of(out / "scene.tif") == classes).all()
+    assert sorted(os.listdir(out)) == ["classes.json", "predictions.json", "scene.tif"]
+    small = tiff(tmp_path / "small.tif", pixels(300, 90)[0])
+    job = claim_scenes(model, CLASSES, [small], out, **how)
+    assert parts_of(job.names["small.tif"], job) == []

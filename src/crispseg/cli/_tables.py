@@ -39,6 +39,22 @@ def evaluation_tables(results: Mapping[str, Evaluation], title: str) -> list[Tab
     return [head, classes, *([_anatomy_table(first)] if "anatomy" in first else [])]
 
 
+def seam_table(seams: Mapping[str, Any]) -> Table:
+    """What windows leave where they meet, against one whole pass."""
+    overlap, pictures = seams["overlap"], f"{seams['pictures']} picture{'s' * (seams['pictures'] != 1)}"
+    title = f"seams: windows that overlap by {overlap} px against one whole pass, of {pictures}"
+    table = _table(title, ["", f"within {seams['d']} px of a seam", "elsewhere", "difference, 95 %"])
+    low, high = map(_hundredths, seams["interval"])
+    near, elsewhere = (percent(seams[key]) for key in ("near", "elsewhere"))
+    table.add_row("pixels that differ, %", near, elsewhere, f"{_hundredths(seams['difference'])} [{low}, {high}]")
+    table.add_row("boundary F, 1 px", *map(number, seams["boundary_f"]), "")
+    return table
+
+
+def _hundredths(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.2f}".replace("-", "−")
+
+
 def _anatomy_table(summary: Mapping[str, Any]) -> Table:
     anatomy = summary["anatomy"]
     table = _table("errors: the share of each class that is wrong, by kind", ["class", *KINDS])

@@ -2,6 +2,9 @@
   crispseg evaluate --pred DIR --label DIR
 A trained run on a data set:
   crispseg evaluate --run DIR [--data.root ROOT] [--split test]
+Maps of any size, PNG or TIFF, in constant memory; of a run also what its windows leave at their seams:
+  crispseg evaluate --pred masks --label labels --large
+  crispseg evaluate --run runs/mine --data.root ROOT --large
 Class scores (K, H, W) in .npy files, refined with their pictures:
   crispseg evaluate --pred DIR --label DIR --images DIR --refine crf
 
@@ -13,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from crispseg.cli import say
+from crispseg.cli._large import large_flags, say_size, scenes_of
 from crispseg.cli._parser import Flag, path, positive, refuse_idle, whole
 from crispseg.cli._prediction import SIDE, check_options, model_flag, pair, prediction_flags, prediction_of
 from crispseg.cli._scores import score_flags, score_maps_of
@@ -20,6 +24,9 @@ from crispseg.errors import UsageError, printable
 from crispseg.progress import track
 
 RUN, MASKS = frozenset({"--run"}), frozenset({"--pred"})
+WINDOWS = frozenset({"--run with --large"})
+WHOLE = ("--refine", "--stride", "--label-size", "--label2", "--images", "--probabilities")
+"""What needs whole maps."""
 
 
 def flags() -> list[Flag]:
@@ -97,6 +104,7 @@ def flags() -> list[Flag]:
         ),
         *settings_flags(),
         *prediction_flags(RUN, refine=frozenset()),
+        *large_flags("by parts in constant memory, each pixel as it is; no anatomy of errors", WINDOWS),
         Flag(name="--out", group="output", kind=path, metavar="FILE", help="write every number to this JSON file"),
         Flag(name="--counts", group="output", kind=path, metavar="FILE.npz", help="write the counts of every image"),
     ]
@@ -202,23 +210,28 @@ def run(arguments: Any) -> int:
     if (arguments.run is None) == (arguments.pred is None):
         raise UsageError("what should be measured? give --pred DIR (and --label DIR), or --run DIR")
     present, other = ("--run", "--pred") if arguments.run is not None else ("--pred", "--run")
-    refuse_idle(arguments, flags(), {present}, f"{present} is measured here, not {other}")
+    windows = WINDOWS if arguments.large and arguments.run is not None else frozenset[str]()
+    refuse_idle(arguments, flags(), {present, *windows}, f"{present} is measured here, not {other}")
+    if arguments.large and (clash := [flag for flag in WHOLE if flag in arguments.given]):
+        raise UsageError(f"{clash[0]} does not go with --large")
     if arguments.counts is not None and arguments.counts.suffix != ".npz":
         raise UsageError(
             f"--counts {arguments.counts}: expected a name that ends in .npz, by which compare recognises it"
         )
-    from crispseg.cli._tables import evaluation_tables, show
+    from crispseg.cli._tables import evaluation_tables, seam_table, show
     from crispseg.evaluation import write_counts
     from crispseg.files import write_json
     from crispseg.runs import environment
 
     source, results = _of_run(arguments) if arguments.run is not None else _of_masks(arguments)
+    seams = source.pop("seams", None)
     if arguments.out is not None:
         mine, *human = [result.summary() for result in results.values()]
-        write_json(arguments.out, {**mine, **({"human": human[0]} if human else {}), "source": source, **environment()})
+        more = {**({"human": human[0]} if human else {}), **({"seams": seams} if seams else {})}
+        write_json(arguments.out, {**mine, **more, "source": source, **environment()})
     if arguments.counts is not None:
         write_counts(arguments.counts, next(iter(results.values())))
-    show(*evaluation_tables(results, source["title"]))
+    show(*evaluation_tables(results, source["title"]), *([seam_table(seams)] if seams else []))
     if arguments.out is not None:
         say(f"{arguments.out}: every number")
     if arguments.counts is not None:
@@ -240,9 +253,13 @@ def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     samples, classes = find_samples(root, split, layout)
     if classes.names != run.classes.names:
         raise UsageError(f"{root} has other classes than {run.path} was trained on: {classes.names[:5]} …")
-    size = pair(arguments.label_size)
-    maps = run_maps(run, progress(samples, "evaluating"), classes=classes, label_size=size, **options)
-    result = suite(maps, classes.names, classes.ignore_index, settings=settings)
+    seams = None
+    if arguments.large:
+        result, seams = _large_run(arguments, run, samples, classes, options, settings)
+    else:
+        size = pair(arguments.label_size)
+        maps = run_maps(run, progress(samples, "evaluating"), classes=classes, label_size=size, **options)
+        result = suite(maps, classes.names, classes.ignore_index, settings=settings)
     seen = {key: value for key, value in options.items() if key not in ("device", "refiner")}
     seen["refine"] = None if options["refiner"] is None else write_refiner(options["refiner"])
     source = {
@@ -252,8 +269,25 @@ def _of_run(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "split": split,
         "label_size": arguments.label_size,
         "seen": seen,
+        **({"seams": seams} if seams else {}),
     }
     return source, {"model": result}
+
+
+def _large_run(
+    arguments: Any, run: Any, samples: Sequence[Any], classes: Any, options: dict[str, Any], settings: Any
+) -> tuple[Any, dict[str, Any] | None]:
+    from crispseg.evaluation.large import LargeRun, large_suite
+
+    seen = scenes_of(arguments, options)
+    say_size(run)
+    how = {"device": options["device"], "scales": options["scales"], "flip": options["flip"]}
+    try:
+        large = LargeRun(run, samples, classes=classes, seen=seen, track=progress, **how)
+    except ValueError as error:
+        raise UsageError(f"--overlap {arguments.overlap}: {error}") from error
+    result = large_suite(large.pairs(), classes.names, classes.ignore_index, settings=settings)
+    return result, large.seams()
 
 
 def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -263,7 +297,10 @@ def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UsageError("measured against what? give --label DIR")
     folders = [f for f in (arguments.label, arguments.pred, arguments.label2) if f is not None]
     classes = classes_of(*folders, **classes_from(arguments))
-    settings, seen, scored = settings_of(arguments), {}, score_maps_of(arguments, classes, progress)
+    settings = settings_of(arguments)
+    if arguments.large:
+        return _large_masks(arguments, classes, settings)
+    seen, scored = {}, score_maps_of(arguments, classes, progress)
     if scored is not None:
         seen["masks"] = scored
     for who, folder in (("masks", arguments.pred), ("human", arguments.label2)):
@@ -274,3 +311,13 @@ def _of_masks(arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     source = {"title": f"{arguments.pred} against {arguments.label}", "pred": str(arguments.pred)}
     more = {"label2": str(arguments.label2 or "") or None, "refine": arguments.refine}
     return {**source, "label": str(arguments.label), **more}, results
+
+
+def _large_masks(arguments: Any, classes: Any, settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    from crispseg.evaluation.large import MAPS, large_masks, large_suite
+    from crispseg.evaluation.sources import mask_pairs
+
+    pairs = progress(mask_pairs(arguments.pred, arguments.label, MAPS, MAPS), "evaluating")
+    result = large_suite(large_masks(pairs, classes), classes.names, classes.ignore_index, settings=settings)
+    source = {"title": f"{arguments.pred} against {arguments.label}", "pred": str(arguments.pred)}
+    return {**source, "label": str(arguments.label)}, {"masks": result}

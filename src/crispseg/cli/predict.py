@@ -4,6 +4,9 @@
 Images of any size, by windows in constant memory; a TIFF keeps its georeference, and a killed prediction resumes:
   crispseg predict --run runs/mine scene.tif --out masks --large
 
+Many images, by a process a core or a GPU, on this machine or a cluster of Ray's; also between object stores:
+  crispseg predict --run runs/mine s3://bucket/photos --out s3://bucket/masks --ray
+
 A film, in constant memory; NAME.mkv holds class indices, NAME.mp4 shows their colours, a folder gets one PNG per frame:
   crispseg predict --run runs/mine film.mp4 --out seen.mp4 --overlay
 
@@ -18,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.cli import say
-from crispseg.cli._parser import Flag, number, path, refuse_idle, whole
+from crispseg.cli._large import LARGE, large_flags, say_size, scenes_of
+from crispseg.cli._parser import Flag, path, refuse_idle, whole
 from crispseg.cli._prediction import check_options, model_flag, prediction_flags, prediction_of
 from crispseg.errors import UsageError, printable
 from crispseg.progress import track
 
 FILMS = frozenset((".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".mpg", ".mpeg"))
 """Suffixes of films."""
-LARGE = frozenset({"--large"})
+RAY = frozenset({"--ray"})
 
 
 def flags() -> list[Flag]:
@@ -49,20 +53,28 @@ def flags() -> list[Flag]:
         Flag(
             name="--out",
             group="used first",
-            kind=path,
+            kind=place,
             required=True,
             metavar="OUT",
             help="folder for masks, or a film",
         ),
         model_flag(),
         *prediction_flags(),
-        *large_flags(),
+        *large_flags("by windows (--window) in constant memory, each pixel as it is; TIFF in, TIFF out"),
+        *ray_flags(),
         Flag(
             name="--overlay",
             group="output",
             switch=True,
             default=False,
             help="also write OUT/overlays/NAME.jpg: image and classes",
+        ),
+        Flag(
+            name="--steady",
+            group="output",
+            switch=True,
+            default=False,
+            help="of a film: average scores along the motion, so that borders flicker less",
         ),
         Flag(
             name="--overwrite",
@@ -74,43 +86,31 @@ def flags() -> list[Flag]:
     ]
 
 
-def large_flags() -> list[Flag]:
-    """How pictures of any size are seen."""
-    shared: dict[str, Any] = {"group": "images of any size", "of": LARGE}
+def place(word: str) -> str | Path:
+    """Read a path, or the URL of a folder of an object store."""
+    return word if "://" in word else path(word)
+
+
+def ray_flags() -> list[Flag]:
+    """Who predicts."""
+    shared: dict[str, Any] = {"group": "many processes", "of": RAY}
     return [
         Flag(
-            name="--large",
-            group="images of any size",
+            name="--ray",
+            group="many processes",
             switch=True,
             default=False,
-            help="by windows (--window) in constant memory, each pixel as it is; TIFF in, TIFF out",
+            help="by workers of a Ray cluster: that at RAY_ADDRESS or running here, or one of this machine alone",
         ),
         Flag(
-            name="--overlap",
-            kind=whole(0),
-            metavar="PX",
-            help="what windows share",
-            shown="four times how far the network looks, measured",
-            **shared,
-        ),
-        Flag(name="--batch", kind=whole(1), metavar="N", default=1, help="windows seen at once", **shared),
-        Flag(
-            name="--bands",
-            numbers=0,
+            name="--workers",
             kind=whole(1),
-            metavar="R G B",
-            help="a TIFF's bands that are the colours",
+            metavar="N",
+            help="how many",
+            shown="as many as there are cores, or GPUs",
             **shared,
         ),
-        Flag(
-            name="--range",
-            numbers=2,
-            kind=number,
-            metavar="LOW HIGH",
-            help="values of black and white in a TIFF of more than 8 bits",
-            shown="0 255",
-            **shared,
-        ),
+        Flag(name="--cores", kind=whole(1), metavar="N", default=1, help="of each worker", **shared),
     ]
 
 
@@ -118,7 +118,15 @@ def run(arguments: Any) -> int:
     """Predict, then name what could not be read."""
     if any(not word for word in arguments.inputs):
         raise UsageError("INPUT: expected an image, a folder or a pattern, found an empty word")
-    refuse_idle(arguments, flags(), {"--large"} if arguments.large else set(), "without it pictures are seen whole")
+    refuse_idle(
+        arguments,
+        flags(),
+        (LARGE if arguments.large else frozenset()) | (RAY if arguments.ray else frozenset()),
+        "without it pictures are seen whole, by one process",
+    )
+    remote = [word for word in (*arguments.inputs, str(arguments.out)) if "://" in word]
+    if remote and not arguments.ray:
+        raise UsageError(f"{remote[0]}: object stores go with --ray")
     if arguments.large and (clash := arguments.given & {"--stride", "--refine", "--overlay"}):
         hint = "; say the overlap of windows by --overlap" if "--stride" in clash else ""
         raise UsageError(f"{min(clash)} does not go with --large{hint}")
@@ -130,7 +138,10 @@ def run(arguments: Any) -> int:
     films = [word for word in arguments.inputs if Path(word).suffix.lower() in FILMS]
     if films:
         return _film(arguments, loaded, options, films)
-    outcome = (_large if arguments.large else _whole)(arguments, loaded, options)
+    predict = _by_ray if arguments.ray else _large if arguments.large else _whole
+    if arguments.steady:
+        raise UsageError("--steady is about films; these are pictures")
+    outcome = predict(arguments, loaded, options)
     count = len(outcome.written)
     say(f"{arguments.out}: {count} mask{'s' * (count != 1)} written")
     for error in outcome.failed:
@@ -156,25 +167,17 @@ def _whole(arguments: Any, loaded: Any, options: dict[str, Any]) -> Any:
 
 
 def _large(arguments: Any, loaded: Any, options: dict[str, Any]) -> Any:
-    from crispseg.inference import Scenes, predict_scenes
+    from crispseg.inference import predict_scenes
 
-    limits = arguments.range and (arguments.range[0], arguments.range[1])
-    if limits and not limits[0] < limits[1]:
-        raise UsageError(f"--range {limits[0]:g} {limits[1]:g}: expected LOW below HIGH")
-    chosen = {"window": options["window"]} if options["window"] else {}
-    bands = arguments.bands and tuple(arguments.bands)
-    if (size := loaded.config.data.size) is not None:
-        print(
-            f"crispseg: the run saw pictures brought to {size[0]}×{size[1]} px; --large shows it each pixel as it is",
-            file=sys.stderr,
-        )
+    seen = scenes_of(arguments, options)
+    say_size(loaded)
     return predict_scenes(
         loaded.model,
         loaded.classes,
         arguments.inputs,
         arguments.out,
         source=str(loaded.path.resolve()),
-        seen=Scenes(**chosen, overlap=arguments.overlap, batch=arguments.batch, bands=bands, limits=limits),
+        seen=seen,
         overwrite=arguments.overwrite,
         device=options["device"],
         scales=options["scales"],
@@ -183,12 +186,39 @@ def _large(arguments: Any, loaded: Any, options: dict[str, Any]) -> Any:
     )
 
 
-def _film(arguments: Any, loaded: Any, options: dict[str, Any], films: Sequence[str]) -> int:
-    from crispseg.inference import predict_film
+def _by_ray(arguments: Any, loaded: Any, options: dict[str, Any]) -> Any:
+    from crispseg.distributed import Workers, predict_dataset
 
-    if arguments.large or len(arguments.inputs) > 1:
-        other = "--large" if arguments.large else f"{len(arguments.inputs)} inputs"
+    workers = Workers(count=arguments.workers, cores=arguments.cores)
+    if arguments.large:
+        say_size(loaded)
+        seen = scenes_of(arguments, options)
+        options = {key: options[key] for key in ("device", "scales", "flip")}
+    else:
+        seen, options = None, {**options, "size": loaded.config.data.size}
+    return predict_dataset(
+        loaded,
+        arguments.inputs,
+        arguments.out,
+        factory=arguments.model,
+        workers=workers,
+        seen=seen,
+        overlay=arguments.overlay,
+        overwrite=arguments.overwrite,
+        track=lambda answers, total: track(answers, "predicting", total),
+        **options,
+    )
+
+
+def _film(arguments: Any, loaded: Any, options: dict[str, Any], films: Sequence[str]) -> int:
+    from crispseg.errors import require
+    from crispseg.inference import Steady, predict_film
+
+    if arguments.large or arguments.ray or len(arguments.inputs) > 1:
+        other = "--large" if arguments.large else "--ray" if arguments.ray else f"{len(arguments.inputs)} inputs"
         raise UsageError(f"{films[0]} is a film, and one film is predicted at a time; found {other}")
+    if arguments.steady:
+        require("steady", "cv2", purpose="--steady")
     film = predict_film(
         loaded.model,
         loaded.classes,
@@ -196,6 +226,7 @@ def _film(arguments: Any, loaded: Any, options: dict[str, Any], films: Sequence[
         arguments.out,
         overlay=arguments.overlay,
         overwrite=arguments.overwrite,
+        steady=Steady() if arguments.steady else None,
         size=loaded.config.data.size,
         track=track,
         **options,

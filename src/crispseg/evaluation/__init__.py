@@ -18,6 +18,7 @@ from crispseg.evaluation.contenders import (
 )
 from crispseg.evaluation.counts import read_counts, write_counts
 from crispseg.evaluation.intervals import Estimate, Noise, Side, combine, effective_groups, estimate, holm
+from crispseg.evaluation.large import LargeRun, large_masks, large_suite
 from crispseg.evaluation.scores import holds_scores, score_maps
 from crispseg.evaluation.segments import segments
 from crispseg.evaluation.sources import MaskPair, classes_of, mask_maps, mask_pairs, predict_label, run_maps
@@ -32,6 +33,7 @@ __all__ = [
     "Difference",
     "Estimate",
     "Evaluation",
+    "LargeRun",
     "MaskPair",
     "Noise",
     "Settings",
@@ -51,6 +53,8 @@ __all__ = [
     "group_images",
     "holds_scores",
     "holm",
+    "large_masks",
+    "large_suite",
     "mask_maps",
     "mask_pairs",
     "paired_bootstrap",

@@ -39,14 +39,16 @@ class MaskPair:
     label: Path
 
 
-def mask_pairs(pred: str | Path, label: str | Path, suffixes: frozenset[str] = MASKS) -> list[MaskPair]:
+def mask_pairs(
+    pred: str | Path, label: str | Path, suffixes: frozenset[str] = MASKS, truths: frozenset[str] = MASKS
+) -> list[MaskPair]:
     """Return the masks below two folders that have the same path without suffix, sorted by name.
 
-    ``suffixes``: of the predictions. Raises ``UsageError`` if a folder is missing, ``DataError`` if one holds no PNG or
-    a mask has no partner.
+    ``suffixes``: of the predictions; ``truths``: of the labels. Raises ``UsageError`` if a folder is missing,
+    ``DataError`` if one holds no PNG or a mask has no partner.
     """
     found = []
-    for folder, known in ((Path(pred), suffixes), (Path(label), MASKS)):
+    for folder, known in ((Path(pred), suffixes), (Path(label), truths)):
         if not folder.is_dir():
             raise UsageError(
                 f"{folder}: expected a folder of masks, found {'a file' if folder.exists() else 'nothing'}"
@@ -58,7 +60,7 @@ def mask_pairs(pred: str | Path, label: str | Path, suffixes: frozenset[str] = M
     predictions, labels = found
     for have, lack, kind, partner, place, suffix in (
         (labels, predictions, "label", "prediction", pred, min(suffixes)),
-        (predictions, labels, "prediction", "label", label, ".png"),
+        (predictions, labels, "prediction", "label", label, min(truths)),
     ):
         missing = sorted(have.keys() - lack.keys())
         if missing:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from crispseg.evaluation.anatomy import Anatomy, anatomy_counts
+from crispseg.metrics.base import ALL, Inside
 from crispseg.metrics.boundary_f import TOLERANCES, BoundaryFScore
 from crispseg.metrics.boundary_iou import BoundaryIoU
 from crispseg.metrics.labels import codes
@@ -55,13 +56,13 @@ class Metrics:
     boundary_f: BoundaryFScore
     trimap: TrimapIoU
 
-    def counts(self, pred: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the integers of one image, by metric, from its codes (1, H, W)."""
+    def counts(self, pred: Tensor, target: Tensor, inside: Inside = ALL) -> dict[str, Tensor]:
+        """Return the integers of one image, by metric, from its codes (1, H, W), of the pixels ``inside`` alone."""
         return {
-            "region": overlap(self.region.count_codes(pred, target))[0],
-            "boundary_iou": self.boundary_iou.count_codes(pred, target)[0],
-            "boundary_f": self.boundary_f.count_codes(pred, target)[0],
-            "trimap": self.trimap.count_codes(pred, target)[0],
+            "region": overlap(self.region.count_codes(pred, target, inside))[0],
+            "boundary_iou": self.boundary_iou.count_codes(pred, target, inside)[0],
+            "boundary_f": self.boundary_f.count_codes(pred, target, inside)[0],
+            "trimap": self.trimap.count_codes(pred, target, inside)[0],
         }
 
     def region_iou(self, counts: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from crispseg.inference.receptive import ReceptiveField, receptive_field
 from crispseg.inference.refining import refine, refine_files
 from crispseg.inference.rows import RowFile
 from crispseg.inference.scenes import Scenes, predict_scenes
+from crispseg.inference.steady import Steady, optical_flow
 
 __all__ = [
     "Film",
@@ -26,11 +27,13 @@ __all__ = [
     "Scenes",
     "Sink",
     "Source",
+    "Steady",
     "default_overlap",
     "expand",
     "label_map",
     "load",
     "open_source",
+    "optical_flow",
     "overlay",
     "predict_files",
     "predict_film",

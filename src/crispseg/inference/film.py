@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from crispseg.data import ClassSet, encode_label, full_palette, write_classes
 from crispseg.errors import DataError, UsageError, in_a_line
 from crispseg.files import write_bytes, writing
-from crispseg.inference.labels import label_map
+from crispseg.inference.labels import score_map
 from crispseg.inference.logits import Size
 from crispseg.inference.overlay import overlay as draw_overlay
+from crispseg.inference.steady import Steady
 
 LABELS = ".mkv"
 """Of a film that holds class indices."""
@@ -65,13 +66,14 @@ def predict_film(
     *,
     overlay: bool = False,
     overwrite: bool = False,
+    steady: Steady | None = None,
     size: Size | None = None,
     device: str | torch.device = "cpu",
     track: Track = _untracked,
     watch: Callable[[Tensor, Tensor], None] | None = None,
     **options: Any,
 ) -> Film:
-    """Predict every frame of a film; one frame is held at a time.
+    """Predict every frame of a film; one frame is held at a time, with ``steady`` two.
 
     Parameters
     ----------
@@ -83,6 +85,8 @@ def predict_film(
         Write the film with the classes on it, and its sound.
     overwrite
         Replace what is at ``out``.
+    steady
+        Averages the scores of neighbouring frames along the flow, so that borders flicker less.
     watch
         Is given the picture uint8 (3, H, W) and labels uint8 (H, W) of each frame, for a metric.
     options
@@ -109,7 +113,9 @@ def predict_film(
         frames = track(film.frames(write.sound), f"predicting {path.name}", film.total)
         try:
             for frame, image in frames:
-                label = label_map(model, image, size=size, device=device, name=path, **options)
+                scores = score_map(model, image, size=size, device=device, name=path, **options)
+                scores = scores if steady is None else steady(image, scores)
+                label = scores.argmax(0).to("cpu", torch.uint8)
                 write(frame, image, label)
                 if watch is not None:
                     watch(image, label)

@@ -18,19 +18,28 @@ from crispseg.names import matching
 
 @dataclass(frozen=True)
 class Input:
-    """A picture and the name of its answer: a relative path without suffix, different for every input."""
+    """A picture and the name of its answer: a relative path without suffix, different for every input.
+
+    ``url``: where it is, if it lies in an object store; ``path`` is then its name alone.
+    """
 
     path: Path
     name: str
+    url: str | None = None
+
+    def place(self) -> str:
+        """The one word for where this picture is."""
+        return str(identity(self.path)) if self.url is None else self.url
 
 
 def expand(words: Sequence[str | Path]) -> list[Input]:
     """Return the pictures meant by files, folders and glob patterns, in the order given, each once.
 
-    A folder means every picture below it, by suffix, and its folders are kept in the names. A pattern (``*``, ``?``,
-    ``[…]``, and ``**`` for any folders) is expanded if no file has that very name. Any other word is taken for a file,
-    there or not: whether it can be read turns out later. Where names would collide, those inputs get more of their
-    path, then their suffix, and then a number. A picture that several paths lead to, over links to folders, is one.
+    A folder means every picture below it, by suffix, and its folders are kept in the names; one that ends in ``.zarr``
+    is a picture itself. A pattern (``*``, ``?``, ``[…]``, and ``**`` for any folders) is expanded if no file has that
+    very name. Any other word is taken for a file, there or not: whether it can be read turns out later. Where names
+    would collide, those inputs get more of their path, then their suffix, and then a number. A picture that several
+    paths lead to, over links to folders, is one.
 
     Raises ``UsageError`` if a folder holds no picture, a pattern matches none, or a word is empty.
     """
@@ -50,7 +59,7 @@ def identity(path: Path) -> Path:
 
 
 def _expand_word(word: Path) -> list[tuple[Path, str]]:
-    if word.is_dir():
+    if word.is_dir() and not is_zarr(word):
         found = [(path, _stem(path.relative_to(word))) for path in _pictures(files_below(word))]
         if not found:
             raise UsageError(f"{word}: expected pictures ({', '.join(sorted(SUFFIXES))}) in this folder, found none")
@@ -58,10 +67,15 @@ def _expand_word(word: Path) -> list[tuple[Path, str]]:
     matches = matching(word)
     if matches == [word]:
         return [(word, word.stem)]
-    found = [(path, path.stem) for path in _pictures(matches) if path.is_file()]
+    found = [(path, path.stem) for path in matches if is_zarr(path) or (path.is_file() and _pictures([path]))]
     if not found:
         raise UsageError(f"{word}: no picture matches this pattern")
     return found
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is one picture, judged by its suffix."""
+    return path.suffix.lower() == ".zarr"
 
 
 def _pictures(paths: Iterable[Path]) -> list[Path]:

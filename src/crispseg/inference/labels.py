@@ -31,6 +31,21 @@ def label_map(
     the class scores with the picture first. ``options``: of :func:`crispseg.inference.predict_logits`. Raises
     ``DataError``, naming the picture by ``name``, for scores that cannot be refined.
     """
+    logits = score_map(model, image, size=size, refiner=refiner, device=device, name=name, **options)
+    return logits.argmax(0).to("cpu", torch.uint8)
+
+
+def score_map(
+    model: nn.Module,
+    image: Tensor,
+    *,
+    size: Size | None = None,
+    refiner: Refiner | None = None,
+    device: str | torch.device = "cpu",
+    name: str | Path = "the picture",
+    **options: Any,
+) -> Tensor:
+    """Return the logits (K, H, W) of which :func:`label_map` takes the largest, on ``device``."""
     x = image.to(device) / 255
     logits = predict_logits(model, x, size=seen_size((image.shape[-2], image.shape[-1]), size), **options)
     if refiner is not None:
@@ -38,7 +53,7 @@ def label_map(
             logits = refine(logits, x, refiner)
         except (ValueError, FloatingPointError) as error:
             raise DataError(f"{name}: cannot be refined: {error}") from error
-    return logits.argmax(0).to("cpu", torch.uint8)
+    return logits
 
 
 def seen_size(own: Size, trained: Size | None) -> Size | None:

@@ -58,6 +58,7 @@ def predict_large(
     batch: int = 1,
     void: int = 255,
     device: str | torch.device = "cpu",
+    until: int | None = None,
     track: Track = iter,
     **options: Any,
 ) -> None:
@@ -77,11 +78,13 @@ def predict_large(
         picture's edge.
     overlap
         What neighbouring windows share, in px, rounded up to a multiple of 32; its outer quarters weigh nothing, see
-        ``spans``. None: four times the model's effective receptive field, see :func:`default_overlap`.
+        ``spans``. None: as far as the model looks, see :func:`overlap_for`.
     batch
         Windows that the model sees at once.
     void
         The label where the picture says nothing.
+    until
+        Leave off before this row; None: at the end. What is written is the same as of the whole picture.
     track
         Wraps the windows as they are worked through, for progress.
     options
@@ -92,11 +95,12 @@ def predict_large(
     ValueError
         The overlap is no less than the window, or the model does not answer at its input's size.
     """
-    window = (aligned(window[0]), aligned(window[1]))
-    overlap = default_overlap(model, window, device) if overlap is None else aligned(overlap)
-    if not 0 <= overlap < min(window):
-        raise ValueError(f"the overlap must be smaller than the window, {window[0]}×{window[1]} px, found {overlap}")
+    window, overlap = placed(model, window, overlap, device)
+    end = source.height if until is None else min(until, source.height)
+    if sink.done >= end:
+        return
     rows = [row for row in grid(source.height, window[0], overlap) if row.counted().stop > sink.done]
+    rows = [row for row in rows if row.counted().start < end]
     columns = grid(source.width, window[1], overlap)
     answers = _answers(model, source, [(r, c) for r in rows for c in columns], batch, device, track, options)
     band = torch.empty(0, source.width, dtype=torch.uint8)
@@ -107,7 +111,21 @@ def predict_large(
         silent = source.void(down, across)
         band[:, across] = labels if silent is None else labels.masked_fill(silent, void)
         if across.stop == source.width and down.stop > sink.done:
-            sink.write(band[max(0, sink.done - down.start) :])
+            sink.write(band[max(0, sink.done - down.start) : end - down.start])
+
+
+def placed(
+    model: Model, window: Size = WINDOW, overlap: int | None = None, device: str | torch.device = "cpu"
+) -> tuple[Size, int]:
+    """Return windows and overlap as :func:`predict_large` lays them: multiples of 32, and the default if it is None.
+
+    Raises ``ValueError`` if the overlap is no less than the window.
+    """
+    window = (aligned(window[0]), aligned(window[1]))
+    overlap = default_overlap(model, window, device) if overlap is None else aligned(overlap)
+    if not 0 <= overlap < min(window):
+        raise ValueError(f"the overlap must be smaller than the window, {window[0]}×{window[1]} px, found {overlap}")
+    return window, overlap
 
 
 def grid(length: int, window: int, overlap: int) -> list[Span]:
@@ -125,15 +143,24 @@ def aligned(pixels: int) -> int:
 
 
 def default_overlap(model: Model, window: Size = WINDOW, device: str | torch.device = "cpu") -> int:
-    """Return four times the model's effective radius, so that what weighs anything saw all it looks at.
-
-    A multiple of 32, at least 32 and at most half a window: a network that looks at everything has no radius, and no
-    overlap makes its windows one picture.
-    """
-    most = max(ALIGN, min(window) // 2 // ALIGN * ALIGN)
+    """Return the overlap that follows from how far the model looks, see :func:`overlap_for`."""
     side = min(512, *window)
-    field = receptive_field(model, size=(side, side), device=device)
-    return min(most, max(ALIGN, aligned(4 * field.effective)))
+    return overlap_for(receptive_field(model, size=(side, side), device=device).effective, window)
+
+
+def overlap_for(effective: int, window: Size = WINDOW) -> int:
+    """Return the overlap for a model of this effective radius, px: a multiple of 32, at least 32.
+
+    Four times the radius, so that what weighs anything saw all it looks at, while that is at most half a window. For a
+    model that looks further it is half a window, or twice the radius, so that what weighs most saw it all, up to three
+    quarters of a window: each step further costs as many windows again. A network that looks at everything has no
+    radius, and no overlap makes its windows one picture.
+
+    >>> overlap_for(9), overlap_for(227), overlap_for(227, (512, 512))
+    (64, 512, 384)
+    """
+    half, most = min(window) // 2 // ALIGN * ALIGN, min(window) * 3 // 4 // ALIGN * ALIGN
+    return max(ALIGN, min(aligned(4 * effective), max(half, min(aligned(2 * effective), most))))
 
 
 def _answers(

@@ -30,9 +30,10 @@ Track = Callable[[Sequence[Input]], Iterable[Input]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a prediction: the masks written, and for each picture that could not be read, what was wrong."""
+    """What became of a prediction: the masks written (a URL if in an object store), and for each picture that could not
+    be read, what was wrong."""
 
-    written: list[Path]
+    written: list[Path | str]
     failed: list[DataError]
 
 
@@ -90,26 +91,45 @@ def predict_files(
     model = model.to(device).eval()
     outcome = Outcome([], [])
     for picture in track(pictures):
-        try:
-            image = read_image(picture.path)
-            label = label_map(model, image, size=size, device=device, name=picture.path, **options)
-            target = out / record.mask(picture)
-            write_bytes(target, encode_label(label, classes))
-            outcome.written.append(target)
-            if overlay:
-                write_bytes(out / record.overlay(picture), _overlay(picture, image, label, classes))
-        except DataError as error:
-            outcome.failed.append(error)
-        except (MemoryError, RuntimeError) as error:
-            if not is_memory(error):
-                raise
-            height, width = image.shape[-2:]
-            message = f"{picture.path}: {width}×{height} pixels are too many for {device}; use a sliding window"
-            outcome.failed.append(DataError(message))
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            outcome.failed.append(DataError(f"{picture.path}: its name is too long for a mask's; rename the picture"))
+        one = predict_one(model, classes, picture, out, overlay=overlay, size=size, device=device, **options)
+        outcome.written.extend(one.written)
+        outcome.failed.extend(one.failed)
+    return outcome
+
+
+def predict_one(
+    model: nn.Module,
+    classes: ClassSet,
+    picture: Input,
+    out: Path,
+    *,
+    overlay: bool = False,
+    size: Size | None = None,
+    device: str | torch.device = "cpu",
+    **options: Any,
+) -> Outcome:
+    """Write the mask of one picture, as :func:`predict_files` does, which recorded it before."""
+    outcome = Outcome([], [])
+    try:
+        image = read_image(picture.path)
+        label = label_map(model, image, size=size, device=device, name=picture.path, **options)
+        target = out / record.mask(picture)
+        write_bytes(target, encode_label(label, classes))
+        outcome.written.append(target)
+        if overlay:
+            write_bytes(out / record.overlay(picture), _overlay(picture, image, label, classes))
+    except DataError as error:
+        outcome.failed.append(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        height, width = image.shape[-2:]
+        message = f"{picture.path}: {width}×{height} pixels are too many for {device}; use a sliding window"
+        outcome.failed.append(DataError(message))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        outcome.failed.append(DataError(f"{picture.path}: its name is too long for a mask's; rename the picture"))
     return outcome
 
 

@@ -1,7 +1,7 @@
 """Pictures as sources of :func:`crispseg.inference.predict_large`: what Pillow reads, and which reader a file gets.
 
 A PNG, JPEG or WebP is decoded whole, up to the cap of :data:`crispseg.data.images.MAX_PIXELS`: its bytes are 3 a pixel.
-Not here: GeoTIFF, which is read by windows and has no cap (``rasters``).
+Not here: GeoTIFF and Zarr, which are read by windows and have no cap (``rasters``, ``zarrs``).
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from crispseg.data import read_image
 from crispseg.errors import DataError
 from crispseg.inference.large import Source
 from crispseg.inference.rasters import Raster
+from crispseg.inference.zarrs import Zarr, is_zarr
 
 TIFF = frozenset((".tif", ".tiff"))
 
@@ -38,13 +39,15 @@ def is_raster(path: Path) -> bool:
 
 
 def open_source(path: Path, bands: Sequence[int] | None = None, limits: tuple[float, float] | None = None) -> Source:
-    """Open a picture for windows. ``bands``, ``limits``: of :class:`crispseg.inference.rasters.Raster`, for a TIFF.
+    """Open a picture for windows. ``bands``, ``limits``: of :class:`crispseg.inference.Raster`, for a TIFF or Zarr.
 
     Raises ``DataError``, naming the file, as :func:`crispseg.data.read_image` and ``Raster`` do, and if bands or limits
     are given for a picture that has none.
     """
     if is_raster(path):
         return Raster(path, bands=bands, limits=limits)
+    if is_zarr(path):
+        return Zarr(path, bands=bands, limits=limits)
     if bands is not None or limits is not None:
-        raise DataError(f"{path}: --bands and --range are about TIFF files; this one is read as an 8-bit RGB picture")
+        raise DataError(f"{path}: --bands and --range are about TIFF and Zarr; this is read as an 8-bit RGB picture")
     return Picture(read_image(path))

@@ -1,10 +1,9 @@
 """GeoTIFF in and out by windows, with georeference, nodata, palette and class names, through rasterio.
 
 **How values become colours.** Three bands are red, green and blue. A file of 3 bands gives them, as does one of 4 whose
-last is alpha; one band is grey, or its palette's colours. Of any other, ``bands`` names three (or one). 8-bit values
-are divided by 255. For all other types ``limits`` says which value is black and which is white; between them it is
-linear, and beyond them cut. A pixel says nothing where a band that is used is nodata, masked, NaN or infinite: the
-model sees black there, and its label is void.
+last is alpha; one band is grey, or its palette's colours. Of any other, ``bands`` names three (or one). A pixel says
+nothing where a band that is used is nodata, masked, NaN or infinite: the model sees black there, and its label is void.
+``values`` says how numbers are scaled.
 
 A file is opened as GeoTIFF (and COG) and as nothing else that GDAL knows, so nothing that it names is fetched.
 Not here: blending, resuming.
@@ -26,6 +25,7 @@ from torch import Tensor
 from crispseg.data import ClassSet, full_palette
 from crispseg.errors import DataError, UsageError, in_a_line
 from crispseg.files import writing
+from crispseg.inference.values import Limits, check_bands, colours, range_of
 
 CACHE = 256
 """Megabytes of decoded blocks that GDAL keeps, so that a strip as wide as the picture is decoded once for all windows
@@ -55,15 +55,13 @@ class Raster:
         The file is missing, damaged or no TIFF; it has other bands, or needs ``bands`` or ``limits``.
     """
 
-    def __init__(
-        self, path: Path, *, bands: Sequence[int] | None = None, limits: tuple[float, float] | None = None
-    ) -> None:
+    def __init__(self, path: Path, *, bands: Sequence[int] | None = None, limits: Limits | None = None) -> None:
         self.path = path
-        self._file = _opened(path)
+        self._file = opened(path)
         self.height, self.width = self._file.height, self._file.width
         self._palette: npt.NDArray[np.uint8] | None = None
         self._bands = self._choose(bands)
-        self._low, self._high = self._limits(limits)
+        self._limits = self._range(limits)
         dtypes = {self._file.dtypes[band - 1] for band in self._bands}
         self._gaps = any(np.dtype(dtype).kind == "f" for dtype in dtypes) or any(
             "all_valid" not in [flag.name for flag in self._file.mask_flag_enums[band - 1]] for band in self._bands
@@ -74,9 +72,7 @@ class Raster:
         values, silent = self._read(rows, columns)
         if self._palette is not None:
             values = self._palette[values[0]].transpose(2, 0, 1)
-        scaled = (values.astype(np.float32) - self._low) / np.float32(self._high - self._low)
-        x = torch.from_numpy(np.nan_to_num(scaled, copy=False)).clamp_(0, 1).expand(3, -1, -1)
-        return x if silent is None else x.masked_fill(silent, 0)
+        return colours(values, self._limits, silent)
 
     def void(self, rows: slice, columns: slice) -> Tensor | None:
         """Return where a band is nodata, masked, NaN or infinite, bool (h, w); None for a file that has no such."""
@@ -92,7 +88,7 @@ class Raster:
 
     def _read(self, rows: slice, columns: slice) -> tuple[npt.NDArray[Any], Tensor | None]:
         window = ((rows.start, rows.stop), (columns.start, columns.stop))
-        with _named(self.path, f"rows {rows.start}–{rows.stop - 1} cannot be read: "):
+        with reading(self.path, f"rows {rows.start}–{rows.stop - 1} cannot be read: "):
             values = self._file.read(self._bands, window=window)
             if not self._gaps:
                 return values, None
@@ -105,47 +101,30 @@ class Raster:
     def _choose(self, bands: Sequence[int] | None) -> list[int]:
         count = self._file.count
         if bands is not None:
-            wrong = [band for band in bands if not 1 <= band <= count]
-            if len(bands) not in (1, 3) or wrong:
-                what = f"band {wrong[0]}" if wrong else f"{len(bands)} bands"
-                raise DataError(f"{self.path}: expected one band or three, of 1…{count}, found {what}")
-            return list(bands)
-        colours = [colour.name for colour in self._file.colorinterp]
+            return check_bands(self.path, bands, count)
+        kinds = [colour.name for colour in self._file.colorinterp]
         if count == 1:
-            if colours == ["palette"]:
+            if kinds == ["palette"]:
                 table = self._file.colormap(1)
                 self._palette = np.array([table.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
             return [1]
-        if count == 3 or (count == 4 and colours[3] == "alpha"):
+        if count == 3 or (count == 4 and kinds[3] == "alpha"):
             return [1, 2, 3]
         raise DataError(
-            f"{self.path}: expected 1 or 3 bands, found {count} ({', '.join(colours[:8])}); --bands R G B says which "
+            f"{self.path}: expected 1 or 3 bands, found {count} ({', '.join(kinds[:8])}); --bands R G B says which "
             "are red, green and blue"
         )
 
-    def _limits(self, limits: tuple[float, float] | None) -> tuple[float, float]:
-        if limits is not None:
-            if self._palette is not None:
-                raise DataError(f"{self.path}: --range does not apply, as its colours are those of a palette")
-            return limits
-        types = sorted({self._file.dtypes[band - 1] for band in self._bands})
-        if types == ["uint8"]:
-            return 0.0, 255.0
-        raise DataError(
-            f"{self.path}: values of {', '.join(types)} need --range LOW HIGH, the values of black and white"
-            f"{self._hint()}"
-        )
+    def _range(self, limits: Limits | None) -> Limits:
+        if limits is not None and self._palette is not None:
+            raise DataError(f"{self.path}: --range does not apply, as its colours are those of a palette")
+        return range_of(self.path, {self._file.dtypes[band - 1] for band in self._bands}, limits, self._look)
 
-    def _hint(self) -> str:
+    def _look(self) -> npt.NDArray[Any]:
         shape = (len(self._bands), min(_LOOK, self.height), min(_LOOK, self.width))
-        with _named(self.path):
-            small = self._file.read(self._bands, out_shape=shape, masked=True)
-        seen = small.compressed()
-        seen = seen[np.isfinite(seen)]
-        if not seen.size:
-            return ""
-        low, high = np.percentile(seen, (2, 98))
-        return f"; 96 % of its values lie in {low:g}…{high:g}"
+        with reading(self.path):
+            small: Any = self._file.read(self._bands, out_shape=shape, masked=True)
+        return np.asarray(small.compressed())
 
 
 def save_geotiff(
@@ -160,13 +139,13 @@ def save_geotiff(
     profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": "uint8"}
     layout = {"tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "bigtiff": "if_safer"}
     void = classes.ignore_index
-    colours = {i: (*rgb, 0 if i == void else 255) for i, rgb in enumerate(full_palette(classes))}
+    palette = {i: (*rgb, 0 if i == void else 255) for i, rgb in enumerate(full_palette(classes))}
     with (
         writing(path) as temporary,
-        _named(path),
+        reading(path),
         rasterio.open(temporary, "w", **profile, **layout, nodata=void, **facts) as file,
     ):
-        file.write_colormap(1, colours)
+        file.write_colormap(1, palette)
         file.update_tags(CLASSES=json.dumps(classes.names))
         top = 0
         for some in rows:
@@ -180,18 +159,18 @@ def need_rasterio() -> None:
         raise UsageError('TIFF is read by windows with rasterio, which is not installed: pip install "crispseg[large]"')
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
     need_rasterio()
     import rasterio
 
     if not path.exists():
         raise DataError(f"{path}: no such file")
-    with _named(path):
+    with reading(path):
         return rasterio.open(path, driver="GTiff")
 
 
 @contextmanager
-def _named(path: Path, what: str = "") -> Iterator[None]:
+def reading(path: Path, what: str = "") -> Iterator[None]:
     """rasterio with our cache, and its errors as a DataError that names the file."""
     import rasterio
 

@@ -37,6 +37,11 @@ def raster(picture: Input) -> str:
     return f"{picture.name}.tif"
 
 
+def store(picture: Input) -> str:
+    """The name of the mask of a picture in Zarr, a folder."""
+    return f"{picture.name}.zarr"
+
+
 def claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str, *, overwrite: bool) -> None:
     """Record the ``files`` that will be written to ``out``, each of its picture, and write its ``classes.json``.
 
@@ -52,8 +57,8 @@ def claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str,
 
 
 def _claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str, overwrite: bool) -> None:
-    pictures = files.values()
-    new: dict[str, Entry] = {name: {"by": source, "of": str(identity(picture.path))} for name, picture in files.items()}
+    pictures = [picture for picture in files.values() if picture.url is None]
+    new: dict[str, Entry] = {name: {"by": source, "of": picture.place()} for name, picture in files.items()}
     before = read(out / NAME)
     originals = {identity(picture.path): picture.path for picture in pictures}
     originals |= {Path(os.path.realpath(picture.path)): picture.path for picture in pictures}
@@ -62,7 +67,7 @@ def _claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str
         if {identity(target), Path(os.path.realpath(target))} & originals.keys():
             raise UsageError(f"{target} is itself an input, and would be replaced by its mask; choose another --out")
         if os.path.lexists(target):
-            _check(target, before.get(name), entry, before, overwrite)
+            check(target, target.parent, before.get(name), entry, before, overwrite)
     own_classes = CLASSES in before or not os.path.lexists(out / CLASSES)
     if own_classes:
         new[CLASSES] = {"by": source, "of": None}
@@ -77,25 +82,37 @@ def _claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str
 def read(path: Path) -> dict[str, Entry]:
     """Read a record: the files and their entries; empty if there is none. UsageError if it is something else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if "masks" in content:  # of a version that kept the masks' names alone
-            names = [str(name) for name in content["masks"]]
-            files = [CLASSES, *(f"{name}.png" for name in names), *(f"overlays/{name}.jpg" for name in names)]
-            return {name: {"by": str(content["source"]), "of": None} for name in files}
-        return {
-            str(name): {"by": str(entry["by"]), "of": None if entry["of"] is None else str(entry["of"])}
-            for name, entry in content["files"].items()
-        }
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path}: not a record of predictions ({in_a_line(error)}); choose another --out") from error
+    return decode(text, path)
 
 
-def _check(target: Path, old: Entry | None, new: Entry, record: dict[str, Entry], overwrite: bool) -> None:
+def decode(text: str, name: object) -> dict[str, Entry]:
+    """Return the entries of a record. UsageError, naming it by ``name``, if it is something else."""
+    try:
+        content = json.loads(text)
+        if "masks" in content:  # of a version that kept the masks' names alone
+            stems = [str(stem) for stem in content["masks"]]
+            files = [CLASSES, *(f"{stem}.png" for stem in stems), *(f"overlays/{stem}.jpg" for stem in stems)]
+            return {file: {"by": str(content["source"]), "of": None} for file in files}
+        return {
+            str(file): {"by": str(entry["by"]), "of": None if entry["of"] is None else str(entry["of"])}
+            for file, entry in content["files"].items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UsageError(f"{name}: not a record of predictions ({in_a_line(error)}); choose another --out") from error
+
+
+def check(
+    target: object, folder: object, old: Entry | None, new: Entry, record: dict[str, Entry], overwrite: bool
+) -> None:
+    """Raise UsageError if ``target``, which is in ``folder`` already, may not be replaced."""
     if old is None:
         others = sorted({str(entry["by"]) for entry in record.values()})
-        by = f"; {target.parent} holds masks, but not this one, by {', '.join(others)}" if others else ""
+        by = f"; {folder} holds masks, but not this one, by {', '.join(others)}" if others else ""
         raise UsageError(f"{target} is there already, and no prediction wrote it{by}; choose another --out")
     if overwrite:
         return

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from crispseg.data import ClassSet, full_palette
@@ -88,6 +89,11 @@ class RowFile:
         for start in range(0, self.done, TOGETHER):
             count = min(TOGETHER, self.done - start)
             yield np.frombuffer(self._file.read(count * self.width), np.uint8).reshape(count, self.width)
+
+    def read(self, rows: slice, columns: slice) -> Tensor:
+        """Return a window of the finished rows, uint8 (h, w)."""
+        held = np.memmap(self.path, np.uint8, "r", len(self._header), (self.done, self.width))
+        return torch.from_numpy(held[rows, columns].copy())
 
     def close(self) -> None:
         """Leave the file to the next process."""

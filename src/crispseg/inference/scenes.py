@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +20,16 @@ from crispseg.data import ClassSet
 from crispseg.errors import DataError, UsageError, is_memory
 from crispseg.inference import record
 from crispseg.inference.inputs import Input, expand
-from crispseg.inference.large import WINDOW, Place, Source, aligned, default_overlap, predict_large
+from crispseg.inference.large import WINDOW, Place, Source, aligned, grid, placed, predict_large
 from crispseg.inference.logits import Size
 from crispseg.inference.masks import Outcome
 from crispseg.inference.pictures import is_raster, open_source
 from crispseg.inference.rasters import Raster, need_rasterio, save_geotiff
-from crispseg.inference.rows import SUFFIX, RowFile, save_png
+from crispseg.inference.rows import SUFFIX, RowFile, Rows, save_png
+from crispseg.inference.zarrs import Zarr, is_zarr, need_zarr, save_zarr
+
+TOGETHER = 8
+"""Rows of windows of a part of a picture: where two parts meet, one is computed twice."""
 
 
 class Track(Protocol):
@@ -62,7 +67,8 @@ def predict_scenes(
     track: Track = _untracked,
     **options: Any,
 ) -> Outcome:
-    """Write a mask for each picture of any size: ``out/NAME.tif`` of a TIFF, with its georeference; else ``NAME.png``.
+    """Write a mask for each picture of any size to ``out``: ``NAME.tif`` of a TIFF, with its georeference,
+    ``NAME.zarr`` of Zarr, else ``NAME.png``.
 
     Finished rows lie in ``out/NAME.*.rows`` until the mask is whole. The same call after a kill goes on below them.
 
@@ -90,63 +96,175 @@ def predict_scenes(
         not there.
     """
     out = Path(out)
+    model = model.to(device).eval()
+    job = claim_scenes(model, classes, inputs, out, source, seen, overwrite, device, options)
+    outcome = Outcome([], [])
+    for name, picture in job.names.items():
+        one = predict_scene(model, classes, name, picture, out, job, overwrite=overwrite, device=device, track=track)
+        outcome.written.extend(one.written)
+        outcome.failed.extend(one.failed)
+    return outcome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What is predicted, and how: ``names`` of masks with their pictures, ``seen`` with the overlap that is used,
+    ``options``, and ``of``: what decides the labels beside the picture."""
+
+    names: dict[str, Input]
+    seen: Scenes
+    of: dict[str, Any]
+    options: dict[str, Any]
+
+
+def claim_scenes(
+    model: nn.Module,
+    classes: ClassSet,
+    inputs: Sequence[str | Path],
+    out: Path,
+    source: str,
+    seen: Scenes,
+    overwrite: bool,
+    device: str | torch.device,
+    options: dict[str, Any],
+) -> Job:
+    """Record the masks of large pictures in ``out``, as :func:`predict_scenes` does before it writes any."""
     pictures = expand(inputs)
     if any(is_raster(picture.path) for picture in pictures):
         need_rasterio()
-    model = model.to(device).eval()
-    window = (aligned(seen.window[0]), aligned(seen.window[1]))
-    overlap = default_overlap(model, window, device) if seen.overlap is None else aligned(seen.overlap)
-    if overlap >= min(window):
-        raise UsageError(f"--overlap {seen.overlap} must be below the window, {window[0]}×{window[1]} px")
+    if any(is_zarr(picture.path) for picture in pictures):
+        need_zarr()
+    try:
+        window, overlap = placed(model, seen.window, seen.overlap, device)
+    except ValueError as error:
+        size = "×".join(str(aligned(side)) for side in seen.window)
+        raise UsageError(f"--overlap {seen.overlap} must be below the window, {size} px") from error
     seen = replace(seen, window=window, overlap=overlap)
     names = {_name(picture): picture for picture in pictures}
     record.claim(out, names, classes, source, overwrite=overwrite)
     of = {"seen": asdict(seen), "options": {**options}, "weights": _digest(model), "classes": classes.names}
-    outcome = Outcome([], [])
-    for name, picture in names.items():
+    return Job(names=names, seen=seen, of=of, options=options)
+
+
+def predict_scene(
+    model: nn.Module,
+    classes: ClassSet,
+    name: str,
+    picture: Input,
+    out: Path,
+    job: Job,
+    *,
+    part: tuple[int, int] | None = None,
+    overwrite: bool = False,
+    device: str | torch.device = "cpu",
+    track: Track = _untracked,
+) -> Outcome:
+    """Write the mask of one large picture of a ``job``; of a ``part`` (first row, end) the finished rows alone."""
+    outcome, seen = Outcome([], []), job.seen
+    try:
+        scene = open_source(picture.path, seen.bands, seen.limits)
+        rows = _rows(out / name, scene, picture.path, job.of, overwrite, part)
         try:
-            scene = open_source(picture.path, seen.bands, seen.limits)
-            rows = _rows(out / name, scene, picture.path, of, overwrite)
-            try:
-                predict_large(
-                    model,
-                    scene,
-                    rows,
-                    window=window,
-                    overlap=overlap,
-                    batch=seen.batch,
-                    void=classes.ignore_index,
-                    device=device,
-                    track=partial(track, what=f"predicting {picture.name}"),
-                    **options,
-                )
-                _save(out / name, scene, rows, classes)
-            except DataError as error:
-                raise DataError(f"{error}; {rows.done} of {rows.height} rows are finished, in {rows.path}") from error
-            finally:
-                rows.close()
+            predict_large(
+                model,
+                scene,
+                rows if part is None else _Below(rows, part[0]),
+                window=seen.window,
+                overlap=seen.overlap,
+                batch=seen.batch,
+                void=classes.ignore_index,
+                device=device,
+                until=None if part is None else part[1],
+                track=partial(track, what=f"predicting {picture.name}"),
+                **job.options,
+            )
+            if part is None:
+                _save(out / name, scene, rows.rows(), classes)
+        except DataError as error:
+            raise DataError(f"{error}; {rows.done} of {rows.height} rows are finished, in {rows.path}") from error
+        finally:
+            rows.close()
+        if part is None:
             rows.path.unlink()
             outcome.written.append(out / name)
-        except DataError as error:
-            outcome.failed.append(error)
-        except (MemoryError, RuntimeError) as error:
-            if not is_memory(error):
-                raise
-            size = f"{window[0]}×{window[1]} px"
-            outcome.failed.append(DataError(f"{picture.path}: a --window of {size} is too large for {device}"))
+    except DataError as error:
+        outcome.failed.append(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        size = f"{seen.window[0]}×{seen.window[1]} px"
+        outcome.failed.append(DataError(f"{picture.path}: a --window of {size} is too large for {device}"))
     return outcome
 
 
+def parts_of(picture: Input, job: Job) -> list[tuple[int, int]]:
+    """Return the parts of a large picture that several processes predict: whole rows of windows, :data:`TOGETHER` each.
+
+    A part computes one row of windows of the next one too, as the two blend. Empty if the picture is one part: it is
+    small, cannot be read by windows, or cannot be read at all, which is told when it is predicted.
+    """
+    if not is_raster(picture.path) and not is_zarr(picture.path):
+        return []
+    try:
+        scene = open_source(picture.path, job.seen.bands, job.seen.limits)
+    except DataError:
+        return []
+    assert job.seen.overlap is not None
+    ends = [row.counted().stop for row in grid(scene.height, job.seen.window[0], job.seen.overlap)]
+    if len(ends) < 2 * TOGETHER:
+        return []
+    cuts = [0, *ends[TOGETHER - 1 : -TOGETHER : TOGETHER], scene.height]
+    return list(pairwise(cuts))
+
+
+def join_scene(
+    classes: ClassSet, name: str, picture: Input, out: Path, job: Job, parts: Sequence[tuple[int, int]]
+) -> Path:
+    """Write the mask of a large picture whose parts are all finished, and remove their rows."""
+    scene = open_source(picture.path, job.seen.bands, job.seen.limits)
+    files = [_rows(out / name, scene, picture.path, job.of, False, part) for part in parts]
+    try:
+        _save(out / name, scene, chain.from_iterable(file.rows() for file in files), classes)
+    finally:
+        for file in files:
+            file.close()
+    for file in files:
+        file.path.unlink()
+    return out / name
+
+
+class _Below:
+    """A sink for the rows of a picture below ``top``."""
+
+    def __init__(self, rows: RowFile, top: int) -> None:
+        self._rows, self.done = rows, top + rows.done
+
+    def write(self, labels: Tensor) -> None:
+        self._rows.write(labels)
+        self.done += len(labels)
+
+
 def _name(picture: Input) -> str:
-    return record.raster(picture) if is_raster(picture.path) else record.mask(picture)
+    return (
+        record.raster(picture)
+        if is_raster(picture.path)
+        else record.store(picture)
+        if is_zarr(picture.path)
+        else record.mask(picture)
+    )
 
 
-def _rows(target: Path, scene: Source, path: Path, of: dict[str, Any], overwrite: bool) -> RowFile:
+def _rows(
+    target: Path, scene: Source, path: Path, of: dict[str, Any], overwrite: bool, part: tuple[int, int] | None = None
+) -> RowFile:
     """The finished rows of a picture; DataError if the disk has no room for the rest of them and for the mask."""
+    top, end = part or (0, scene.height)
     there = path.stat()
     key = {"picture": str(path.resolve()), "bytes": there.st_size, "changed": there.st_mtime_ns, **of}
-    rows = RowFile(target.with_name(target.name + SUFFIX), scene.height, scene.width, key, replace=overwrite)
-    need = (2 * scene.height - rows.done) * scene.width  # the mask compresses well, and need not
+    suffix = SUFFIX if part is None else f".{top}-{end}{SUFFIX}"
+    key = key if part is None else {**key, "rows": part}
+    rows = RowFile(target.with_name(target.name + suffix), end - top, scene.width, key, replace=overwrite)
+    need = (2 * (end - top) - rows.done) * scene.width  # the mask compresses well, and need not
     free = shutil.disk_usage(target.parent).free
     if free < need:
         rows.close()
@@ -154,11 +272,13 @@ def _rows(target: Path, scene: Source, path: Path, of: dict[str, Any], overwrite
     return rows
 
 
-def _save(target: Path, scene: Source, rows: RowFile, classes: ClassSet) -> None:
+def _save(target: Path, scene: Source, rows: Iterable[Rows], classes: ClassSet) -> None:
     if isinstance(scene, Raster):
-        save_geotiff(target, rows.rows(), rows.height, rows.width, classes, scene.facts())
+        save_geotiff(target, rows, scene.height, scene.width, classes, scene.facts())
+    elif isinstance(scene, Zarr):
+        save_zarr(target, rows, scene.height, scene.width, classes, scene.facts())
     else:
-        save_png(target, rows.rows(), rows.height, rows.width, classes)
+        save_png(target, rows, scene.height, scene.width, classes)
 
 
 def _said(size: int) -> str:

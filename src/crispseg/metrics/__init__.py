@@ -7,12 +7,14 @@ from crispseg.metrics.boundary_f import BoundaryFScore, boundary_f_score
 from crispseg.metrics.boundary_iou import BoundaryIoU, boundary_iou
 from crispseg.metrics.miou import MeanIoU, mean_iou
 from crispseg.metrics.seams import seam_difference
+from crispseg.metrics.temporal import TemporalConsistency
 from crispseg.metrics.trimap import TrimapIoU, trimap_iou
 
 __all__ = [
     "BoundaryFScore",
     "BoundaryIoU",
     "MeanIoU",
+    "TemporalConsistency",
     "TrimapIoU",
     "boundary_f_score",
     "boundary_iou",

@@ -18,6 +18,9 @@ from crispseg.metrics.labels import codes
 Average = Literal["dataset", "image"]
 PIXELS = 2**21
 """As many at a time: large images go one by one, so that scratch maps stay in the cache whatever the batch size."""
+Inside = tuple[slice, slice]
+ALL: Inside = (slice(None), slice(None))
+"""Rows and columns whose pixels count; the others are looked at and not counted: the margin of a part of an image."""
 
 
 class CountingMetric(Metric):
@@ -86,8 +89,8 @@ class CountingMetric(Metric):
         return self.scores(counts.sum(0))
 
     @abstractmethod
-    def count_codes(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the integers of each image from its codes (``labels.codes``)."""
+    def count_codes(self, pred: Tensor, target: Tensor, inside: Inside = ALL) -> Tensor:
+        """Return the integers of each image from its codes (``labels.codes``), of the pixels ``inside`` alone."""
 
     @abstractmethod
     def ratios(self, counts: Tensor) -> Tensor:

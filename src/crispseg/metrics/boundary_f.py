@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crispseg.metrics.base import Average, CountingMetric
+from crispseg.metrics.base import ALL, Average, CountingMetric, Inside
 from crispseg.metrics.regions import contour
 from crispseg.metrics.scores import absent, f_score, mean_present, ratio
 from crispseg.metrics.tally import joint_tally
@@ -75,12 +75,12 @@ class BoundaryFScore(CountingMetric):
             raise ValueError(f"tolerances must be one or more different numbers of px, ≥ 0, found {tolerances}")
         super().__init__(num_classes, ignore_index, average, (2, len(self.tolerances) + 1, num_classes), **kwargs)
 
-    def count_codes(self, pred: Tensor, target: Tensor) -> Tensor:
-        c, n = self.num_classes, len(self.tolerances)
+    def count_codes(self, pred: Tensor, target: Tensor, inside: Inside = ALL) -> Tensor:
+        c, n, at = self.num_classes, len(self.tolerances), (..., *inside)
         ascending = sorted(self.tolerances)
         edges = contour(pred), contour(target)
         missed = tolerances_missed(*edges, ascending)
-        table = [joint_tally((e, c + 1), (m, n + 1))[:, 1:] for e, m in zip(edges, missed)]
+        table = [joint_tally((e[at], c + 1), (m[at], n + 1))[:, 1:] for e, m in zip(edges, missed)]
         matched = torch.stack(table, dim=1).cumsum(-1)  # (B, 2, C, T + 1); the last counts all
         order = [ascending.index(tolerance) for tolerance in self.tolerances] + [n]
         return matched[..., order].transpose(-1, -2).contiguous()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crispseg.metrics.base import Average, CountingMetric
+from crispseg.metrics.base import ALL, Average, CountingMetric, Inside
 from crispseg.metrics.regions import band, band_width
 from crispseg.metrics.scores import absent, iou, mean_present
 from crispseg.metrics.tally import joint_tally
@@ -94,11 +94,11 @@ class BoundaryIoU(CountingMetric):
         """Return d in px for an image of this size."""
         return band_width(height, width, self.ratio) if self.width is None else self.width
 
-    def count_codes(self, pred: Tensor, target: Tensor) -> Tensor:
-        c = self.num_classes
+    def count_codes(self, pred: Tensor, target: Tensor, inside: Inside = ALL) -> Tensor:
+        c, at = self.num_classes, (..., *inside)
         d = self.width_of(*target.shape[-2:])
         p, t = (code * band(code, d, c, border=self.border) for code in (pred, target))
-        table = joint_tally((p, c + 1), (t, c + 1))
+        table = joint_tally((p[at], c + 1), (t[at], c + 1))
         return torch.stack([table.diagonal(dim1=1, dim2=2), table.sum(2), table.sum(1)], dim=1)[:, :, 1:]
 
     def update(self, pred: Tensor, target: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crispseg.metrics.base import Average, CountingMetric
+from crispseg.metrics.base import ALL, Average, CountingMetric, Inside
 from crispseg.metrics.scores import absent, iou, mean_present, ratio
 from crispseg.metrics.tally import joint_tally
 
@@ -60,8 +60,9 @@ class MeanIoU(CountingMetric):
     ) -> None:
         super().__init__(num_classes, ignore_index, average, (num_classes, num_classes + 1), **kwargs)
 
-    def count_codes(self, pred: Tensor, target: Tensor) -> Tensor:
-        table = joint_tally((target, self.num_classes + 1), (pred, self.num_classes + 1))[:, 1:]  # row 0: void
+    def count_codes(self, pred: Tensor, target: Tensor, inside: Inside = ALL) -> Tensor:
+        at = (..., *inside)
+        table = joint_tally((target[at], self.num_classes + 1), (pred[at], self.num_classes + 1))[:, 1:]  # row 0: void
         return torch.cat([table[:, :, 1:], table[:, :, :1]], dim=-1)
 
     def ratios(self, counts: Tensor) -> Tensor:

@@ -16,6 +16,9 @@ from crispseg.metrics.labels import codes
 from crispseg.metrics.regions import contour
 from crispseg.metrics.scores import f_score, ratio
 
+NEAR = 16
+"""Px to either side of a seam that are near it."""
+
 
 def seam_difference(
     pred: Tensor,
@@ -25,7 +28,7 @@ def seam_difference(
     num_classes: int,
     ignore_index: int | None = 255,
     *,
-    d: int = 16,
+    d: int = NEAR,
     tolerance: float = 1,
 ) -> dict[str, Any]:
     """Compare labels near seams with labels elsewhere, each with those of one whole pass.
@@ -73,6 +76,26 @@ def seam_difference(
     >>> found["near"], found["elsewhere"]
     (0.25, 0.0)
     """
+    counts = seam_counts(pred, whole, rows, columns, num_classes, ignore_index, d=d, tolerance=tolerance)
+    return {**seam_scores(counts), "d": d}
+
+
+def seam_counts(
+    pred: Tensor,
+    whole: Tensor,
+    rows: Sequence[int],
+    columns: Sequence[int],
+    num_classes: int,
+    ignore_index: int | None = 255,
+    *,
+    d: int = NEAR,
+    tolerance: float = 1,
+) -> Tensor:
+    """Return the integers of :func:`seam_difference`, int64 (cells, 6, 2), near seams and elsewhere.
+
+    The six: pixels that count, those that differ; boundary pixels of ``pred``, those matched in ``whole``; the same
+    with the two exchanged. Those of several pictures are put together along the cells.
+    """
     p, t = codes(pred, whole, num_classes, ignore_index)
     height, width = t.shape[-2:]
     if d < 1:
@@ -88,21 +111,31 @@ def seam_difference(
         """How many pixels of a mask (1, H, W) are near and elsewhere, in each cell: (cells, 2)."""
         return torch.bincount(place[mask[0].cpu()], minlength=2 * cells).view(cells, 2)
 
-    counted, wrong = tally(t.bool()), tally(t.bool() & (p != t))
+    edges = contour(p), contour(t)
+    found = [tally(t.bool()), tally(t.bool() & (p != t))]
+    for edge, missed in zip(edges, tolerances_missed(*edges, [tolerance])):
+        found += [tally(edge.bool()), tally(edge.bool() & (missed == 0))]
+    return torch.stack(found, dim=1)
+
+
+def seam_scores(counts: Tensor) -> dict[str, Any]:
+    """Return what :func:`seam_difference` says, but for ``d``, from :func:`seam_counts` of one picture or several."""
+    counted, wrong, *boundary = counts.unbind(1)
     seen = counted.sum(1) > 0  # a cell that is all void says nothing of how cells vary
     counted, wrong = counted[seen], wrong[seen]
     rate = ratio(wrong.sum(0), counted.sum(0))
     difference = float(rate[0] - rate[1])
     without = ratio(wrong.sum(0) - wrong, counted.sum(0) - counted)
+    of_pred, pred_hit, of_whole, whole_hit = (part.sum(0) for part in boundary)
+    near, elsewhere = f_score(ratio(pred_hit, of_pred), ratio(whole_hit, of_whole)).tolist()
     return {
         "near": float(rate[0]),
         "elsewhere": float(rate[1]),
         "difference": difference,
         "interval": _interval(difference, without[:, 0] - without[:, 1]),
-        "boundary_f": _boundary(p, t, tally, tolerance),
+        "boundary_f": (near, elsewhere),
         "pixels": tuple(counted.sum(0).tolist()),
         "cells": len(counted),
-        "d": d,
     }
 
 
@@ -121,13 +154,3 @@ def _interval(difference: float, without: Tensor) -> tuple[float, float]:
     error = math.sqrt((n - 1) / n * float(((without - without.mean()) ** 2).sum()))
     reach = float(stdtrit(n - 1, 0.975)) * error
     return difference - reach, difference + reach
-
-
-def _boundary(p: Tensor, t: Tensor, tally: Any, tolerance: float) -> tuple[float, float]:
-    edges = contour(p), contour(t)
-    shares = [
-        ratio(tally(edge.bool() & (missed == 0)).sum(0), tally(edge.bool()).sum(0))
-        for edge, missed in zip(edges, tolerances_missed(*edges, [tolerance]))
-    ]
-    near, elsewhere = f_score(*shares).tolist()
-    return near, elsewhere

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crispseg.metrics.base import Average, CountingMetric
+from crispseg.metrics.base import ALL, Average, CountingMetric, Inside
 from crispseg.metrics.regions import bands
 from crispseg.metrics.scores import absent, iou, mean_present
 from crispseg.metrics.tally import joint_tally
@@ -71,13 +71,13 @@ class TrimapIoU(CountingMetric):
             raise ValueError(f"radii must be one or more different numbers of px, each at least 1, found {radii}")
         super().__init__(num_classes, ignore_index, average, (len(self.radii), 3, num_classes), **kwargs)
 
-    def count_codes(self, pred: Tensor, target: Tensor) -> Tensor:
-        c, r = self.num_classes, len(self.radii)
+    def count_codes(self, pred: Tensor, target: Tensor, inside: Inside = ALL) -> Tensor:
+        c, r, at = self.num_classes, len(self.radii), (..., *inside)
         ascending = sorted(self.radii)
         ring = torch.full_like(target, r, dtype=torch.uint8)  # how many of the nested regions miss the pixel
         for region in bands(target, ascending, c):
             ring -= region.view(torch.uint8)
-        table = joint_tally((target, c + 1), (pred, c + 1), (ring, r + 1))[:, 1:, :, :r]  # row 0: void
+        table = joint_tally((target[at], c + 1), (pred[at], c + 1), (ring[at], r + 1))[:, 1:, :, :r]  # row 0: void
         overlap = [table[:, :, 1:].diagonal(dim1=1, dim2=2).transpose(1, 2), table.sum(1)[:, 1:], table.sum(2)]
         within = torch.stack(overlap, dim=1).cumsum(-1)  # (B, 3, C, R)
         order = [ascending.index(radius) for radius in self.radii]

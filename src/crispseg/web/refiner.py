@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from crispseg.exporting import onnx_file
 from crispseg.files import write_bytes
-from crispseg.refinement.learned import MARGIN, MULTIPLE, REACH, SHIPPED, LearnedRefiner, read_weights
-from crispseg.refinement.network import COARSE, FINE, STRIDE, SURE, RefinerNetwork
+from crispseg.refinement.learned import REACH, SHIPPED, LearnedRefiner, read_weights
+from crispseg.refinement.network import COARSE, FINE, STRIDE, SURE, RefinerNetwork, Surroundings, picture
 from crispseg.refinement.propagation import FLOOR
+from crispseg.refinement.sparse import MARGIN, MULTIPLE
 
 MOST = 4096
 """Pixels of the longest side that the graph is written for; the page works in tiles that are smaller."""
@@ -38,7 +39,9 @@ class _Look(nn.Module):
 
     def forward(self, image: Tensor, p: Tensor) -> tuple[Tensor, ...]:
         """Return v, mix and trust, for the coarse grid and for full size."""
-        orders = self.network.look(image, p, F.avg_pool2d(p, STRIDE))
+        x = picture(image, p.amax(1, keepdim=True), p.square().sum(1, keepdim=True))
+        coarse, features = self.network.look(x, Surroundings.of(F.avg_pool2d(p, STRIDE)))
+        orders = coarse, self.network.closely(x, features)
         return tuple(x for v, mix, trust in orders for x in (v, mix, F.softplus(trust)))
 
 
