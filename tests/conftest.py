@@ -6,10 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
 from crispseg.data.scenes import write_scenes
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # beside other work a millisecond says nothing
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser):

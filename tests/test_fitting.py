@@ -166,7 +166,7 @@ def test_misuse_is_told(here, capsys):
         (["--soft"], "--soft goes with masks alone; this adapts the refiner"),
         (["--refine", "crf"], "--refine goes with masks alone"),
         (["--steps", "0"], "--steps: expected a whole number of at least 1"),
-        (["--group", "("], "is no regular expression"),
+        (["--group", "("], "is not a regular expression"),
     ):
         assert words(here, *more) == 2 and what in capsys.readouterr().err
     plain = ["refine", "--image", f"{here}/images", "--mask", f"{here}/masks", "--out", f"{here}/out"]

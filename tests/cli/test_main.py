@@ -132,7 +132,7 @@ def test_help_is_in_groups_with_defaults_and_what_is_used_first_comes_first(caps
     assert heads == GROUPS
     first = out[out.index("used first:") : out.index("\ndata:")]
     assert all(flag in first for flag in ("--config", "--data.root", "--out", "--resume", "--training.epochs"))
-    assert "<class" not in out and "type:" not in out and "(default: 360 480)" in out
+    assert "<class" not in out and "type:" not in out and "(default: 360 480)" in " ".join(out.split())
     missing = [key for key in typed.leaves(Config) if f"{SPELLED.get(key, f'--{key}')} " not in out]
     assert missing == []
     for flag in train.flags():

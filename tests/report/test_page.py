@@ -13,6 +13,9 @@ from crispseg import report
 from crispseg.report.page import data_uri
 
 
+REFINED = ["mIoU", "1.0", "2.0", ("+1.0", "gain"), "1.0", "2.0", ("−1.0", "loss")]
+
+
 @pytest.fixture(scope="module")
 def page():
     """The demo's page from made-up data: a page with every part that the room has."""
@@ -31,6 +34,7 @@ def page():
         legend=[("wrong", report.BOUNDARY_ERROR)],
         palette=[("sky", (1, 2, 3))],
         scenes=[("A scene", row, crops)],
+        refined={"numbers": [REFINED], "whole": row, "crops": crops},
         responses={
             "on_picture": row,
             "in_network": row,
@@ -47,7 +51,7 @@ def page():
 def test_a_page_needs_nothing_from_outside(page):
     assert "://" not in page
     targets = re.findall(r"(?:src|href|srcset|action|data)\s*=\s*[\"']([^\"']*)", page)
-    assert len(targets) == 24
+    assert len(targets) == 36
     assert all(target.startswith("data:image/webp;base64,") for target in targets)
     assert not re.search(r"@import|url\(|<script|<link|<iframe", page)
 
@@ -80,4 +84,4 @@ def test_a_browser_shows_the_page_without_overflow_or_broken_pictures(page, tmp_
     seen, needed, pictures, shown, wide = show(page, width, tmp_path)
     assert width - 20 <= seen <= width  # a scroll bar may stand beside the page
     assert needed <= seen and not wide
-    assert pictures == shown == 24
+    assert pictures == shown == 36

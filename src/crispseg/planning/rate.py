@@ -24,7 +24,7 @@ def rate_of(curve: Curve) -> float | None:
 
     >>> fall = [(10 ** (i / 10 - 5), 3 - i / 15 if i < 30 else 1.0) for i in range(41)]
     >>> rate_of(fall), rate_of([(10 ** (i / 10 - 5), 1.0) for i in range(41)])
-    (0.0011, None)
+    (0.013, None)
     """
     rates = [rate for rate, _ in curve]
     losses = _smooth([loss for _, loss in curve])
