@@ -12,7 +12,6 @@ from PIL import Image
 from crispseg import report
 from crispseg.report.page import data_uri
 
-
 REFINED = ["mIoU", "1.0", "2.0", ("+1.0", "gain"), "1.0", "2.0", ("−1.0", "loss")]
 
 
