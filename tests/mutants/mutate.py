@@ -24,7 +24,7 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("mutants.toml")
 ROOT = Path(__file__).parents[2]
-COPIED = ("src", "tests", "pyproject.toml")
+COPIED = ("src", "tests", "pyproject.toml", "hubconf.py")
 LIMIT = 600  # seconds for the tests of one mutant: one that hangs is killed
 PROCESSES = multiprocessing.get_context("forkserver")  # what is slow to import is imported once
 SLOW_TO_IMPORT = (
@@ -86,7 +86,7 @@ def run(root: Path, tests: Sequence[str], mutant: Mutant | None = None) -> Outco
         for name in COPIED:
             if (root / name).is_dir():
                 shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
+            elif (root / name).exists():
                 shutil.copy2(root / name, copy / name)
         if mutant is not None:
             mutant.apply(copy)
