@@ -112,7 +112,7 @@ def seam_counts(
         return torch.bincount(place[mask[0].cpu()], minlength=2 * cells).view(cells, 2)
 
     edges = contour(p), contour(t)
-    found = [tally(t.bool()), tally(t.bool() & (p != t))]
+    found = [tally(t.bool()), tally(p != t)]
     for edge, missed in zip(edges, tolerances_missed(*edges, [tolerance])):
         found += [tally(edge.bool()), tally(edge.bool() & (missed == 0))]
     return torch.stack(found, dim=1)
