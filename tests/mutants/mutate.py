@@ -61,7 +61,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """``killed``, ``survived`` or ``broken`` (the tests could not run), with the first failed test or the error."""
+    """``killed``, ``survived``, ``skipped`` (the tests lack a package) or ``broken`` (they could not run); and why."""
 
     verdict: str
     said: str
@@ -100,7 +100,7 @@ def run(root: Path, tests: Sequence[str], mutant: Mutant | None = None) -> Outco
         output = (copy / "output").read_text(encoding="utf-8", errors="replace")
     failed = re.findall(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", output, re.MULTILINE)
     last = [line for line in output.splitlines() if line.strip()][-1:]
-    verdict = {0: "survived", 1: "killed"}.get(process.exitcode, "broken")
+    verdict = {0: "survived", 1: "killed", 5: "skipped"}.get(process.exitcode, "broken")  # 5: pytest found none
     return Outcome(verdict, (failed or last or [""])[0], time.monotonic() - start)
 
 
@@ -148,7 +148,7 @@ def main(words: Sequence[str] | None = None) -> int:
     PROCESSES.set_forkserver_preload(list(SLOW_TO_IMPORT))
     tests = sorted({test for mutant in chosen for test in mutant.tests})
     plain = run(ROOT, tests)
-    if plain.verdict != "survived":
+    if plain.verdict not in ("survived", "skipped"):
         print(f"without a mutant: {plain.said}; no mutant was run")
         return 2
     verdicts = []
@@ -156,7 +156,8 @@ def main(words: Sequence[str] | None = None) -> int:
         for mutant, outcome in zip(chosen, pool.map(lambda m: run(ROOT, m.tests, m), chosen)):
             verdicts.append(outcome.verdict)
             print(f"{outcome.verdict:8} {outcome.seconds:4.0f} s  {mutant}  ({outcome.said})", flush=True)
-    print(f"{verdicts.count('killed')} of {len(verdicts)} killed")
+    skipped = verdicts.count("skipped")
+    print(f"{verdicts.count('killed')} of {len(verdicts) - skipped} killed, {skipped} skipped")
     return 2 if "broken" in verdicts else int("survived" in verdicts)
 
 

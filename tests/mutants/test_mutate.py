@@ -37,6 +37,9 @@ def test_a_mutant_is_killed_survives_or_is_broken_and_the_tree_is_left_alone(tmp
             all(f"{name} " in said for name in chosen) and f"{chosen.count('killed')} of {len(chosen)} killed" in said
         )
     assert (tmp_path / "src/half.py").read_text() == TREE["src/half.py"]
+    (tmp_path / "tests/test_half.py").write_text("import pytest\npytest.importorskip('no_such_package')\n")
+    assert mutate.main([]) == 0
+    assert f"0 of 0 killed, {len(chosen)} skipped" in capsys.readouterr().out
     (tmp_path / "tests/test_half.py").write_text("def test_half():\n    assert False\n")
     assert mutate.main([]) == 2
     assert "no mutant was run" in capsys.readouterr().out
