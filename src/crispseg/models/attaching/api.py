@@ -95,9 +95,16 @@ def attach(
     if place is not None and at is not None:
         raise UsageError(f"attach: place={place!r} and at={at!r} are two places; give one of them")
     options = {"operator": "sdn", "similarity": SIMILARITY, **options}
-    with torch.inference_mode(False):  # whoever attaches may be in it, and the neck is there to learn
-        _attach(model, place, at, side, dry_run.find_example(model, example), width, options)
+    host = _uncompiled(model)
+    with torch.inference_mode(False):  # who attaches may be in it, and the neck is there to learn
+        _attach(host, place, at, side, dry_run.find_example(host, example), width, options)
     return model
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """What torch.compile wrapped, which it compiles anew when it finds it changed; the dry runs need no compiling."""
+    inner = model._modules.get("_orig_mod")
+    return model if inner is None else inner
 
 
 def _attach(
@@ -109,6 +116,11 @@ def _attach(
         return
     end, refusal = None, None
     if place != "encoder":
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise UsageError(
+                f"attach: {type(model).__name__} is on the meta device, where it gives no values to find its head by; "
+                "load its weights first"
+            )
         try:
             end = head.find_head(model, example)
         except UsageError as error:

@@ -62,8 +62,15 @@ def look_at(model: nn.Module, path: str, side: Side, example: Any) -> Found:
 
 
 def _present(model: nn.Module) -> Iterator[tuple[str, Side]]:
+    """The known places, in the model or in what it wraps: its only part that has parameters."""
     modules = dict(model.named_modules())
-    return ((path, side) for path, side in PLACES if path in modules)
+    inside = ""
+    while model is not None:
+        yield from ((inside + path, side) for path, side in PLACES if inside + path in modules)
+        parts = [(name, part) for name, part in model.named_children() if any(True for _ in part.parameters())]
+        if len(parts) != 1:
+            return
+        inside, model = f"{inside}{parts[0][0]}.", parts[0][1]
 
 
 def could_be_meant(model: nn.Module, example: Any) -> str:

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.errors import UsageError
 from crispseg.models.attaching import graft, maps
-from crispseg.models.attaching.dependence import Dependence, Seen, given, of_one_class, of_one_pixel, taken
-from crispseg.models.attaching.trace import Call, Trace, tensors, trace
+from crispseg.models.attaching.border import could_be_meant
+from crispseg.models.attaching.dependence import Dependence, Seen, given, of_one_class, of_one_pixel, random_sum, taken
+from crispseg.models.attaching.trace import Call, Trace, gradients, tensors, trace
 
 REACH = 7
 """Pixels of its features, in a row, that a classifier may look at; a whole decoder looks at more."""
@@ -80,6 +82,31 @@ def final_logits(
                 continue  # behind a softmax or a sigmoid
             best, corners = seen, _corners(own.tensor, step)
     return best, best.tensor, corners
+
+
+def in_training(model: nn.Module, example: Any, features: Seen, classifier: Call, added: Seen) -> maps.Path:
+    """Return where in the output of ``added``'s module the final logits are in training, where hosts give more.
+
+    Raises UsageError if they are nowhere.
+    """
+    try:
+        run = trace(model, example, training=True)
+    except Exception:  # in training some hosts take labels; what they give then is as it is otherwise
+        return added.path
+    f = run.at(features.call.module, features.side, features.path)
+    calls = [call for call in run.ended if call.module is classifier.module]
+    z = [seen.tensor for call in calls if any(s.tensor is f for s in taken(call)) for seen in given(call)]
+    ends = [call for call in run.ended if call.module is added.call.module]
+    for seen in given(ends[0]) if len(ends) == 1 else []:
+        fits = seen.tensor.requires_grad and seen.tensor.shape[1] == added.tensor.shape[1]
+        if fits and any(gradient is not None for gradient in gradients(random_sum(seen.tensor), z)):
+            return seen.path
+    if any(seen.path == added.path and seen.tensor.shape == added.tensor.shape for end in ends for seen in given(end)):
+        return added.path  # where it comes from is hidden, by reentrant checkpointing for one
+    raise UsageError(
+        f"attach: in training, no output of {added.call.path or type(added.call.module).__name__!r} comes from the "
+        f"classifier {classifier.path!r}, so it has no place='head'; {could_be_meant(model, example)}"
+    )
 
 
 def _corners(z: Tensor, resized: Tensor) -> bool:

@@ -124,11 +124,16 @@ def call(model: nn.Module, example: Any) -> Any:
 
 
 @contextlib.contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """In eval mode and from one random state, with every module's own mode and the state put back afterwards."""
+def undisturbed(model: nn.Module, *, training: bool = False) -> Iterator[None]:
+    """In eval mode and from one random state, with every module's own mode and the state put back afterwards.
+
+    ``training``: modules that have children are in training mode, which decides on what a host gives; the others, batch
+    normalisation and dropout, stay in eval mode. Buffers are put back, too.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
     for module, _ in modes:
-        module.training = False
+        module.training = training and any(True for _ in module.children())
     try:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -136,6 +141,10 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        with torch.no_grad():
+            for buffer, value in kept:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 def _images(model: nn.Module) -> Iterator[Tensor]:
@@ -155,12 +164,18 @@ def _built_for(model: nn.Module) -> Iterator[tuple[int, int]]:
 
 
 def predictions(output: Any) -> list[Tensor]:
-    """The tensors of a model's output that are its prediction; auxiliary heads are left out."""
+    """The tensors of a model's output that are its prediction; auxiliary heads and other tasks are left out.
+
+    In a dict or a dataclass, what is called logits goes first, then what is called a segmentation, then the first.
+    """
     if isinstance(output, Tensor):
         return [output]
+    if maps.is_record(output):
+        output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
     if isinstance(output, dict):
-        named = [v for k, v in output.items() if isinstance(v, Tensor) and k.endswith("logits")]
-        return named or predictions(list(output.values()))
+        named = [v for k, v in output.items() if isinstance(v, Tensor) and str(k).endswith("logits")]
+        called = [v for k, v in output.items() if "seg" in str(k).lower() or "semantic" in str(k).lower()]
+        return named or predictions(called) or predictions(list(output.values()))
     if isinstance(output, tuple | list):
         return next((found for item in output if (found := predictions(item))), [])
     return []

@@ -57,10 +57,10 @@ class Taps:
 
     def _run(self, module: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         for tap in self.before:
-            args, kwargs = tap((args, kwargs))
+            args, kwargs = tap((args, kwargs), module.training)
         output = forward(module, *args, **kwargs)
         for tap in self.after:
-            output = tap(output)
+            output = tap(output, module.training)
         return output
 
 

@@ -23,7 +23,7 @@ class Run(nn.Module):
 
     def forward(self, tree: Any) -> Any:
         for tap in self.taps:
-            tree = tap(tree)
+            tree = tap(tree, self.training)
         return tree
 
 

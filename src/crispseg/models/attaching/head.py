@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.errors import UsageError
-from crispseg.models.attaching import graft
+from crispseg.models.attaching import graft, maps
 from crispseg.models.attaching.border import could_be_meant
-from crispseg.models.attaching.classifier import classifier_of, final_logits, last_local, products
+from crispseg.models.attaching.classifier import classifier_of, final_logits, in_training, last_local, products
 from crispseg.models.attaching.dependence import Dependence, Seen, Spot, given, random_sum, taken
+from crispseg.models.attaching.dry_run import undisturbed
 from crispseg.models.attaching.trace import Trace, trace
 
 FINEST = 2
@@ -26,7 +27,8 @@ FINEST = 2
 class Head:
     """What the refiner needs to know of a host.
 
-    ``scope``: the module whose forward all of it happens in. ``logits``: where Δ is added; None: to ``features``.
+    ``scope``: the module whose forward all of it happens in. ``logits``: where Δ is added; None: to ``features``;
+    ``training``: its path in training.
     ``sizes``: height and width of features, detail and what is added to, in the dry run. ``ratio``: pixels of the
     detail per pixel of the refiner's grid; ``look``: the least kernel that reads the detail.
     """
@@ -34,6 +36,7 @@ class Head:
     scope: str
     features: Spot
     logits: Spot | None
+    training: maps.Path
     detail: Spot
     channels: int
     detail_channels: int
@@ -49,13 +52,15 @@ class Head:
 
 def find_head(model: nn.Module, example: Any) -> Head:
     """Return the head of ``model``. Raises UsageError, naming submodules that could be meant, if none is found."""
-    with torch.enable_grad():  # whoever attaches may be without
+    # Gradients are on, though who attaches may be without; and a checkpointed part runs again when they are asked for.
+    with torch.enable_grad(), undisturbed(model):
         return _found(model, example)
 
 
 def _found(model: nn.Module, example: Any) -> Head:
     run = trace(model, example)
-    logits = next((t for t in run.output if t.ndim == 4 and t.requires_grad), None)
+    batch = run.image.shape[0]
+    logits = next((t for t in run.output if t.ndim == 4 and t.requires_grad and t.shape[0] == batch), None)
     if logits is None:
         raise UsageError(
             f"attach: the output of {type(model).__name__} has no logits (B, K, H, W), so it has no head to refine; "
@@ -66,16 +71,33 @@ def _found(model: nn.Module, example: Any) -> Head:
     features: Seen | None
     if found is not None:
         classifier, features, _ = found
+        features = _of_one_call(model, example, run, features)
         added, z, corners = final_logits(model, example, run, logits, classifier)
-    else:
-        features = products(run, logits) or last_local(run, logits)
-        if features is None:
-            raise UsageError(
-                f"attach: no submodule of {type(model).__name__} gives the map that its last classifier reads, on "
-                f"which the logits depend pixel by pixel, so it has no place='head'; {could_be_meant(model, example)}"
-            )
-        added, z, corners = None, features.tensor, False
-    return _assemble(model, example, run, features, added, z, corners)
+        added = _of_one_call(model, example, run, added)
+        head = _assemble(model, example, run, features, added, z, corners)
+        return dataclasses.replace(head, training=in_training(model, example, features, classifier, added))
+    features = products(run, logits) or last_local(run, logits)
+    if features is None:
+        raise UsageError(
+            f"attach: no submodule of {type(model).__name__} gives the map that its last classifier reads, on "
+            f"which the logits depend pixel by pixel, so it has no place='head'; {could_be_meant(model, example)}"
+        )
+    return _assemble(model, example, run, features, None, features.tensor, False)
+
+
+def _of_one_call(model: nn.Module, example: Any, run: Trace, seen: Seen) -> Seen:
+    """The same map at a module that runs once in a forward: at one that runs again, a tap would meet another map."""
+    if run.times(seen.call.module) == 1:
+        return seen
+    same = (other for call in run.ended for other in given(call) if other.tensor is seen.tensor)
+    once = (other for other in same if run.times(other.call.module) == 1)
+    found = next((other for other in once if graft.why_not(other.call.module) is None), None)
+    if found is None:
+        raise UsageError(
+            f"attach: {seen.call.path!r} runs {run.times(seen.call.module)} times in one forward of "
+            f"{type(model).__name__}, so it has no place='head'; {could_be_meant(model, example)}"
+        )
+    return found
 
 
 def _assemble(
@@ -110,6 +132,7 @@ def _assemble(
         scope=scope.path,
         features=features.spot,
         logits=added.spot if added else None,
+        training=added.path if added else (),
         detail=detail.spot,
         channels=features.tensor.shape[1],
         detail_channels=detail.tensor.shape[1],
@@ -145,5 +168,6 @@ def _image(run: Trace, features: Seen) -> Seen | None:
     size, channels = run.image.shape[-2:], run.image.shape[1]
     images = [seen for call in run.ended for seen in taken(call) if seen.tensor.shape[1] == channels]
     reaches = Dependence(random_sum(features.tensor), images)
-    whole = (s for s in images if s.tensor.shape[-2:] == size and reaches(s) is not None)
-    return next((seen for seen in whole if graft.why_not(seen.call.module) is None), None)
+    whole = [s for s in images if s.tensor.shape[-2:] == size and reaches(s) is not None]
+    found = [seen for seen in whole if graft.why_not(seen.call.module) is None]
+    return min(found, key=lambda seen: run.times(seen.call.module), default=None)  # of equals the first

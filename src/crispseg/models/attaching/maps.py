@@ -1,9 +1,10 @@
-"""Feature maps inside whatever a module takes or gives: nested tuples, lists, dicts and dataclass outputs.
+"""Feature maps inside what a module takes or gives: nested tuples, lists, dicts and dataclasses.
 
 A map is a tensor (B, C, H, W). It is named by its *path*, the keys that lead to it: ``("hidden_states", 2)``.
 Not here: which maps a decoder reads (``dry_run``).
 """
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -29,12 +30,15 @@ def find(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
     elif isinstance(tree, tuple | list):
         for index, item in enumerate(tree):
             yield from find(item, (*path, index))
+    elif is_record(tree):
+        for field in dataclasses.fields(tree):
+            yield from find(getattr(tree, field.name), (*path, field.name))
 
 
 def get(tree: Any, path: Path) -> Any:
     """Return what lies at ``path``."""
     for key in path:
-        tree = tree[key]
+        tree = getattr(tree, str(key)) if is_record(tree) else tree[key]
     return tree
 
 
@@ -47,7 +51,11 @@ def put(tree: Any, path: Path, value: Any) -> Any:
     if not path:
         return value
     key, rest = path[0], path[1:]
-    item = put(tree[key], rest, value)
+    item = put(get(tree, (key,)), rest, value)
+    if is_record(tree):
+        altered = copy.copy(tree)
+        object.__setattr__(altered, str(key), item)  # a frozen one, too
+        return altered
     if isinstance(tree, dict):
         if dataclasses.is_dataclass(type(tree)):
             kind: Any = type(tree)
@@ -60,3 +68,8 @@ def put(tree: Any, path: Path, value: Any) -> Any:
     if isinstance(tree, list):
         return items
     return type(tree)(*items) if hasattr(tree, "_fields") else tuple(items)
+
+
+def is_record(tree: Any) -> bool:
+    """Whether ``tree`` is a dataclass that is no dict as well: its fields are attributes."""
+    return dataclasses.is_dataclass(tree) and not isinstance(tree, dict | type)

@@ -86,6 +86,7 @@ def at_head(model: nn.Module, example: Any, head: Head, width: Width, options: O
     facts = {
         "place": "head",
         **{name: dataclasses.astuple(spot) if spot else None for name, spot in _spots(head).items()},
+        **({"training": head.training} if head.logits and head.training != head.logits.path else {}),
         "channels": [head.channels, head.detail_channels, head.out],
         "options": {"width": chosen, **options},
     }
@@ -102,7 +103,7 @@ def at_head(model: nn.Module, example: Any, head: Head, width: Width, options: O
     else:
         graft.tap(features, head.features.side, Keep(wire, head.features.path, "features"))
         logits = model.get_submodule(head.logits.module)
-        graft.tap(logits, head.logits.side, AddToLogits(wire, head.logits.path, refiner))
+        graft.tap(logits, head.logits.side, AddToLogits(wire, head.logits.path, head.training, refiner))
 
 
 def _spots(head: Head) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """What is done to what a module takes or gives: refine it, keep it for later in the same forward, add to it.
 
-Each tap is called with a nested structure and returns it, changed or not. Taps are plain objects that copy and pickle
-with their module. Not here: how a module comes to call them (``graft``).
+Each tap is called with a nested structure and with whether its module trains; it returns the structure, changed or not.
+Taps are plain objects that copy and pickle with their module.
+
+Not here: how a module comes to call them (``graft``).
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ class Refine:
     neck: nn.Module
     paths: tuple[maps.Path, ...]
 
-    def __call__(self, tree: Any) -> Any:
+    def __call__(self, tree: Any, training: bool = False) -> Any:
         plain = [maps.get(tree, path) for path in self.paths]
         for path, u, refined in zip(self.paths, plain, self.neck(plain), strict=True):
             tree = maps.put(tree, path, laid_out_like(u, refined))
@@ -38,7 +40,7 @@ class Keep:
     path: maps.Path
     name: str
 
-    def __call__(self, tree: Any) -> Any:
+    def __call__(self, tree: Any, training: bool = False) -> Any:
         frame = self.wire.frame()
         if frame is not None:
             frame[self.name] = maps.get(tree, self.path)
@@ -47,21 +49,26 @@ class Keep:
 
 @dataclass
 class AddToLogits:
-    """Add what ``refiner`` makes of the kept features and detail to the logits at ``path``."""
+    """Add what ``refiner`` makes of the kept features and detail to the logits at ``path``.
+
+    ``training``: their path in training.
+    """
 
     wire: Wire
     path: maps.Path
+    training: maps.Path
     refiner: HeadRefiner
 
-    def __call__(self, tree: Any) -> Any:
-        frame = self.wire.frame()
+    def __call__(self, tree: Any, training: bool = False) -> Any:
+        frame = _frame(self.wire)
         if frame is None:
             return tree
-        first = maps.get(tree, self.path)
+        path = self.training if training else self.path
+        first = maps.get(tree, path)
         self.wire.tell(first)
         features, detail = _kept(frame, "features"), _kept(frame, "detail")
         delta = self.refiner(features, detail, first)
-        return maps.put(tree, self.path, _sum(first, self.refiner.resize(delta, first)))
+        return maps.put(tree, path, _sum(first, self.refiner.resize(delta, first)))
 
 
 @dataclass
@@ -75,8 +82,8 @@ class AddToFeatures:
     path: maps.Path
     refiner: HeadRefiner
 
-    def __call__(self, tree: Any) -> Any:
-        frame = self.wire.frame()
+    def __call__(self, tree: Any, training: bool = False) -> Any:
+        frame = _frame(self.wire)
         if frame is None:
             return tree
         features = maps.get(tree, self.path)
@@ -88,6 +95,17 @@ class AddToFeatures:
 
 
 Tap = Refine | Keep | AddToLogits | AddToFeatures
+
+
+def _frame(wire: Wire) -> Frame | None:
+    """The frame to add in; None if the module is called alone."""
+    frame = wire.frame()
+    if frame is None and not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+        raise UsageError(
+            "attach: activation checkpointing runs the end of this model again without its beginning, so the neck at "
+            "its head has nothing to read; checkpoint the encoder alone, or the whole model"
+        )
+    return frame
 
 
 def _kept(frame: Frame, name: str) -> Any:

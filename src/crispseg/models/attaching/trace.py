@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from crispseg.models.attaching import maps
 from crispseg.models.attaching.dry_run import call, predictions, undisturbed
+from crispseg.names import Side
 
 
 @dataclasses.dataclass(slots=True)
@@ -39,11 +40,26 @@ class Trace:
         """Return how often ``module`` was called."""
         return sum(other.module is module for other in self.ended)
 
+    def at(self, module: nn.Module, side: Side, path: maps.Path) -> Any:
+        """Return what lies at ``path`` of what ``module``'s only call took or gave; None if nothing does."""
+        calls = [other for other in self.ended if other.module is module]
+        try:
+            return maps.get(calls[0].gives if side == "output" else calls[0].takes, path) if len(calls) == 1 else None
+        except (LookupError, TypeError, AttributeError):
+            return None
 
-def trace(model: nn.Module, example: Any, change: tuple[nn.Module, Callable[[Any], Any]] | None = None) -> Trace:
+
+def trace(
+    model: nn.Module,
+    example: Any,
+    change: tuple[nn.Module, Callable[[Any], Any]] | None = None,
+    *,
+    training: bool = False,
+) -> Trace:
     """Run ``model`` on ``example``, blank images replaced by random ones, with gradients.
 
-    ``change``: what is done to the output of one module. The model is left as it was.
+    ``change``: what is done to the output of one module; ``training``: as in training (``undisturbed``). The model is
+    left as it was.
     """
     began: list[Call] = []
     ended: list[Call] = []
@@ -70,7 +86,7 @@ def trace(model: nn.Module, example: Any, change: tuple[nn.Module, Callable[[Any
         handles.append(module.register_forward_pre_hook(before(path), with_kwargs=True))
         handles.append(module.register_forward_hook(after, with_kwargs=True))
     try:
-        with undisturbed(model), torch.enable_grad():
+        with undisturbed(model, training=training), torch.enable_grad():
             given, image = _alive(example)
             output = predictions(call(model, given))
     finally:
@@ -105,6 +121,9 @@ def tensors(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, dict):
         for item in tree.values():
             yield from tensors(item)
+    elif maps.is_record(tree):
+        for field in dataclasses.fields(tree):
+            yield from tensors(getattr(tree, field.name))
     elif isinstance(tree, tuple | list):
         for item in tree:
             yield from tensors(item)
