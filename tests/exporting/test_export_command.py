@@ -162,6 +162,32 @@ def test_fewer_bits_are_judged_and_said(run, tmp_path, capsys, precision):
     assert bool(scales) == (precision == "int8"), "one scale for each channel of weights"
 
 
+def test_int8_is_not_judged_on_what_it_was_calibrated_on(run, scenes, tmp_path, capsys, monkeypatch):
+    from crispseg.exporting import View, export
+
+    onnx_format, fitted, judged = formats.FORMATS["onnx"], [], []
+
+    def quantise(model, pictures):
+        pictures = list(pictures)
+        fitted.extend(float(x.mean()) for x in pictures)
+        return onnx_format.quantise(model, pictures)
+
+    def track(shown, what):
+        judged.extend(float(view.image.float().mean() / 255) for view in shown if view.image.shape == (3, 48, 64))
+        return shown
+
+    monkeypatch.setitem(formats.FORMATS, "onnx", dataclasses.replace(onnx_format, quantise=quantise))
+    torch.manual_seed(0)
+    pictures = [View(str(i), torch.randint(0, 40 + 40 * i, (3, 48, 64), dtype=torch.uint8)) for i in range(5)]
+    trained = load_run(run, factory=f"{run}/net.py:make")
+    made = export(trained, tmp_path / "a.onnx", pictures, precision="int8", track=track)
+    assert (len(set(fitted)), made.calibrated) == (2, 2) and len(set(judged)) == 3
+    assert not {round(x, 4) for x in fitted} & {round(x, 4) for x in judged}
+    export(trained, tmp_path / "b.onnx", pictures[:1], precision="int8")
+    assert main(words(run, tmp_path / "c.onnx", "--precision", "int8", "--most", "1")) == 0
+    assert "calibrated on 1 other picture\n" in capsys.readouterr().out
+
+
 def test_torch_s_own_format_is_judged_too(run, tmp_path, capsys):
     path = tmp_path / "model.pt2"
     assert main(words(run, path)) == 0

@@ -64,7 +64,7 @@ def flags() -> list[Flag]:
             kind=one_of(*PRECISIONS),
             default="fp32",
             metavar="NAME",
-            help="fp32, fp16, or int8, calibrated on the pictures that it is judged on",
+            help="fp32, fp16, or int8, which is calibrated on as many other pictures as it is judged on",
             **first,
         ),
         Flag(
@@ -96,7 +96,7 @@ def flags() -> list[Flag]:
             **network,
         ),
         Flag(name="--check", kind=path, metavar="DIR", help="folder of pictures", shown="the data set's", **judged),
-        Flag(name="--most", kind=whole(1), default=MOST, metavar="N", help="use at most so many pictures", **judged),
+        Flag(name="--most", kind=whole(1), default=MOST, metavar="N", help="judge on at most so many pictures", **judged),
         Flag(
             name="--data.root",
             dest="root",
@@ -135,7 +135,7 @@ def run(arguments: Any) -> int:
             root=arguments.root,
             layout=arguments.layout,
             split=arguments.split,
-            most=arguments.most,
+            most=arguments.most * (2 if arguments.precision == "int8" else 1),
         ),
         format=arguments.format,
         precision=arguments.precision,
@@ -147,6 +147,10 @@ def run(arguments: Any) -> int:
         say(f"{arguments.out}: {reason}")
     gives = "classes (uint8)" if arguments.argmax else "logits"
     say(f"{arguments.out}: {arguments.precision}, from {made.plan.in_words()} to {gives}")
+    if arguments.precision == "int8":
+        n = made.calibrated
+        on = f"{n} other picture{'s' * (n > 1)}" if n else "the one picture that it is judged on"
+        say(f"{arguments.out}: calibrated on {on}")
     say(f"{arguments.out}: {made.verdict.in_words()}")
     if made.verdict.loss > LOUD:
         where = "against the labels" if made.verdict.truth else "against PyTorch's masks"

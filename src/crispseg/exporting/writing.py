@@ -41,6 +41,8 @@ class Exported:
     verdict: Verdict
     without: list[str]
     """Why the files take less than images of any size and number."""
+    calibrated: int = 0
+    """How many other pictures int8 was calibrated on; 0: on the one that it was judged on, or not int8."""
 
 
 def _silent(items: Sequence[View], what: str) -> Iterable[View]:
@@ -72,7 +74,7 @@ def export(
         File to write; OpenVINO writes a second one beside it, ``.bin``.
     views
         Pictures on which the file is held against PyTorch, at their own size and, if it takes any, at odd sizes too.
-        int8 is calibrated on them as well.
+        Of two or more, int8 is calibrated on every other one, and judged on the rest.
     format
         ``"onnx"``, ``"openvino"`` or ``"pt2"`` (torch.export); None: the one of the suffix of ``out``.
     precision
@@ -110,6 +112,7 @@ def export(
         )
     if not views:
         raise UsageError("judged on what? there is no picture")
+    calibration, views = apart(views) if precision == "int8" else ([], views)
     first, without = views[0].image.shape[-2:], list[str]()
     seen = None if size is None else seen_size(size, trained)
     fixed = size or seen_size((first[0], first[1]), trained) or (first[0], first[1])
@@ -121,7 +124,7 @@ def export(
     for plan in plans:
         facts = _facts(run, plan, precision, mask)
         try:
-            model = _make(run, form, plan, precision, mask, views)
+            model = _make(run, form, plan, precision, mask, calibration or views)
             candidate = _opened(form, form.encode(model, facts.encode()), out)
             verdict = _judged(run, candidate, plan, views, track)
         except CrispsegError as error:
@@ -138,8 +141,20 @@ def export(
             break
         facts = dataclasses.replace(facts, judged=verdict.as_json())
         parts = seal(form.encode(model, facts.encode()))
-        return Exported(files=_write(parts, out), facts=facts, plan=plan, verdict=verdict, without=without)
+        files = _write(parts, out)
+        return Exported(
+            files=files, facts=facts, plan=plan, verdict=verdict, without=without, calibrated=len(calibration)
+        )
     raise CrispsegError(f"{out}: not written: {without[-1].partition(': ')[2]}")
+
+
+def apart(views: Sequence[View]) -> tuple[list[View], list[View]]:
+    """Return the pictures to calibrate on and those to judge on: a file is good on what it was fitted to.
+
+    >>> apart(["a", "b", "c"]), apart(["a"])
+    ((['b'], ['a', 'c']), ([], ['a']))
+    """
+    return list(views[1::2]), list(views[::2])
 
 
 def _format(name: str | None, out: Path, precision: str) -> Format:
