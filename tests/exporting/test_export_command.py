@@ -162,6 +162,13 @@ def test_fewer_bits_are_judged_and_said(run, tmp_path, capsys, precision):
     assert bool(scales) == (precision == "int8"), "one scale for each channel of weights"
 
 
+def test_what_a_relu6_cuts_off_takes_no_bits(run, scenes, tmp_path):
+    words = ["export", "--model", f"{run}/net.py:six", "--data.root", str(scenes), "--out", str(tmp_path / "six.onnx")]
+    assert main([*words, "--precision", "int8"]) == 0
+    judged = json.loads(facts(tmp_path / "six.onnx")["crispseg.judged"])
+    assert judged["boundary_f"]["1"] > 0.95
+
+
 def test_int8_is_not_judged_on_what_it_was_calibrated_on(run, scenes, tmp_path, capsys, monkeypatch):
     from crispseg.exporting import View, export
 

@@ -96,7 +96,7 @@ def flags() -> list[Flag]:
             **network,
         ),
         Flag(name="--check", kind=path, metavar="DIR", help="folder of pictures", shown="the data set's", **judged),
-        Flag(name="--most", kind=whole(1), default=MOST, metavar="N", help="judge on at most so many pictures", **judged),
+        Flag(name="--most", kind=whole(1), default=MOST, metavar="N", help="judge on at most so many", **judged),
         Flag(
             name="--data.root",
             dest="root",

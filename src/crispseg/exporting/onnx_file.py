@@ -145,7 +145,8 @@ def to_int8(model: Any, pictures: Iterable[Tensor]) -> Any:
                 per_channel=True,
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
-                op_types_to_quantize=["Conv", "MatMul", "Gemm", "Add", "Concat", "Relu"],
+                # Clip: what a ReLU6 cuts off would else take most of the 256 values.
+                op_types_to_quantize=["Conv", "MatMul", "Gemm", "Add", "Concat", "Relu", "Clip"],
             )
             return onnx.load(out)
         except Exception as error:
