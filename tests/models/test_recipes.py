@@ -1,5 +1,6 @@
 """docs/recipes.md, as it stands: each recipe trains, the neck moves, its checkpoint is read back to the same logits."""
 
+import copy
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from crispseg import adapter_parameters
+from crispseg import adapter_parameters, attach, save_adapter
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
 RECIPES = dict(re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
@@ -85,3 +86,30 @@ def test_lightning(run):
 def test_transformers_trainer(run):
     left = run("Parameter groups", "transformers' Trainer")
     assert moved(left["model"]) and same(left["model"], left["again"], lambda y: y.logits)
+
+
+def test_an_attached_model_runs_in_transformers_pipeline(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    import numpy as np
+    from PIL import Image
+
+    torch.manual_seed(0)
+    sizes = {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 1, 2, 2]}
+    config = transformers.SegformerConfig(id2label={0: "road", 1: "car", 2: "sky"}, decoder_hidden_size=16, **sizes)
+    model = transformers.SegformerForSemanticSegmentation(config)
+    processor = transformers.SegformerImageProcessor(size={"height": 64, "width": 64})
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8))
+
+    def masks(pipe):
+        return {part["label"]: np.asarray(part["mask"]) for part in pipe(image)}
+
+    plain = masks(transformers.pipeline("image-segmentation", model=copy.deepcopy(model), image_processor=processor))
+    learnt = attach(copy.deepcopy(model))
+    for parameter in adapter_parameters(learnt):
+        torch.nn.init.normal_(parameter)
+    save_adapter(learnt, tmp_path / "sdn.safetensors")
+    scope = {}
+    exec(RECIPES["transformers' pipeline"], scope)
+    refined = masks(scope["make"](model, processor, tmp_path / "sdn.safetensors"))
+    assert {mask.shape for mask in refined.values()} == {(50, 70)} and set(refined) <= {"road", "car", "sky"}
+    assert set(plain) != set(refined) or any((plain[name] != refined[name]).any() for name in plain)
