@@ -153,10 +153,12 @@ def _begin(config: Config, out: Path, manifest: Manifest | None, fabric: Fabric,
     t, gpu, state = config.training, fabric.device.type == "cuda", parts.state
     made = optimisation.make_optimizer(parts.model, t, fused=gpu and t.precision != "fp16")
     wrapped, optimizer = fabric.setup(parts.model, made)
-    if "optimizer" in state:
+    if "model" in state:  # of a checkpoint
         with _fits(out / LAST):
             shards.load(optimizer, state["optimizer"])
             fabric.strategy.precision.load_state_dict(state["precision"])
+        for name in ("model", "average", "optimizer"):  # they are in their places
+            del state[name]
         folder.prolong(config, out, manifest, state["step"], parts.steps)
         if state["epochs"] != t.epochs:  # asked for more, or fewer: patience counts from here
             state |= {"epochs": t.epochs, "since": state["step"]}
@@ -233,10 +235,11 @@ def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool
             if done in validations or done % t.checkpoint_every == 0:
                 state |= {"step": done, "seconds": time.monotonic() - started, "log": log.rows}
                 if manifest is not None or sharded:
-                    state |= shards.whole(_capture(model, average, optimizer, fabric), keep=manifest is not None)
+                    held = _capture(model, average, optimizer, fabric)
+                    held = shards.whole(held, keep=manifest is not None) if sharded else held
                 if manifest is not None:
                     names = (*((BEST,) if best else ()), LAST)  # last says that best is there
-                    checkpoint.save(state, manifest, *names)
+                    checkpoint.save({**state, **held}, manifest, *names)
             if done in validations and waited(log.rows, t.patience, since):
                 break
     return r.told(_finish(out, manifest, state, model, steps) if manifest is not None else {})

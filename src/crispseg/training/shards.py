@@ -34,12 +34,17 @@ def split(module: nn.Module, device: torch.device, size: int) -> None:
 
 
 def check(module: nn.Module) -> None:
-    """Raise UsageError for what FSDP2 cannot split: a number of its own, which has no rows."""
+    """Raise UsageError for what FSDP2 cannot split: a number of its own, which has no rows; parameters of two types."""
     single = [name for name, p in module.named_parameters() if p.ndim == 0]
     if single:
         raise UsageError(
             f"training.strategy fsdp splits the rows of each parameter, and {single[0]!r} of this network is a single "
             "number; make it a vector of one, or take strategy ddp"
+        )
+    if len(types := sorted({str(p.dtype).removeprefix("torch.") for p in module.parameters() if p.requires_grad})) > 1:
+        raise UsageError(
+            f"training.strategy fsdp takes parameters of one type, and this network has {', '.join(types)}; take "
+            "strategy ddp"
         )
 
 
