@@ -36,7 +36,7 @@ class DataConfig:
         scale: Range of the random rescaling before the crop.
         flip: Probability of a horizontal flip.
         jitter: Strength of the colour jitter; 0 is none.
-        cache: GiB of decoded images to keep in memory, once for all loader processes and devices of a machine.
+        cache: GiB of decoded images to keep in memory, of both splits, once for all loaders and devices of a machine.
         max_share: Draw a crop again while one class fills more than this share of it.
         workers: Loader processes; 0 loads in the training process.
         transforms: Your own augmentation instead of scale, flip, jitter and max_share, "PATH.py:FACTORY" with

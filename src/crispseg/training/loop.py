@@ -158,7 +158,7 @@ def _begin(config: Config, out: Path, manifest: Manifest | None, fabric: Fabric,
             shards.load(optimizer, state["optimizer"])
             fabric.strategy.precision.load_state_dict(state["precision"])
         for name in ("model", "average", "optimizer"):  # they are in their places
-            del state[name]
+            state.pop(name, None)
         folder.prolong(config, out, manifest, state["step"], parts.steps)
         if state["epochs"] != t.epochs:  # asked for more, or fewer: patience counts from here
             state |= {"epochs": t.epochs, "since": state["step"]}
@@ -194,7 +194,7 @@ def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool
             shards.split(m, fabric.device, r.size)
     wrapped, optimizer = r.together(lambda: _begin(config, out, manifest, fabric, parts))
     if r.size == int(os.environ.get("LOCAL_WORLD_SIZE", r.size)):  # all on this machine
-        train_set.cache = r.told(train_set.cache)
+        train_set.cache, val_set.cache = r.told((train_set.cache, val_set.cache))
     r = replace(r, adds_up=r.size == 1 or (adds_up(model) and not no_parts(t)))
 
     validations = {
