@@ -114,7 +114,7 @@ def _prepare(config: Config, out: Path, fabric: Fabric, *, resume: bool) -> _Par
         model = _network(config, train_set.classes, resumed=resume)
     if t.strategy == "fsdp":
         shards.check(model)
-    model = model.to(fabric.device, memory_format=torch.channels_last)  # faster on CPU and GPU
+    model = model.to(fabric.device).to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     if t.compile:
         model.compile()  # in place: what is saved and averaged keeps its names
@@ -290,7 +290,7 @@ def _step(
         criterion = criterion.in_part_of(labels, lambda masses: r.sums(masses, labels.device))
     for part, target in zip(batch["image"].tensor_split(parts), labels.tensor_split(parts)):
         images = fabric.to_device(part).contiguous(memory_format=torch.channels_last)
-        with OverRanks(r) if r.size > 1 else contextlib.nullcontext():
+        with OverRanks(r) if r.size > 1 else contextlib.nullcontext(), shards.viewed(model):
             logits, others = model(images, aux=True)
         if not r.adds_up:
             logits, others, target = r.gathered((logits, others, target))

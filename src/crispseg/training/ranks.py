@@ -41,9 +41,7 @@ def config_of(config: Config, size: int) -> Config:
         return config
     alone = TrainingConfig()
     own = config.training if size > 1 else alone
-    return replace(
-        config, training=replace(config.training, devices=size, strategy=own.strategy, timeout=own.timeout)
-    )
+    return replace(config, training=replace(config.training, devices=size, strategy=own.strategy, timeout=own.timeout))
 
 
 @dataclass(frozen=True)
