@@ -36,7 +36,7 @@ class DataConfig:
         scale: Range of the random rescaling before the crop.
         flip: Probability of a horizontal flip.
         jitter: Strength of the colour jitter; 0 is none.
-        cache: GiB of decoded images to keep in memory, once for all loader processes and devices of a machine.
+        cache: GiB of decoded images to keep in memory, of both splits, once for all loaders and devices of a machine.
         max_share: Draw a crop again while one class fills more than this share of it.
         workers: Loader processes; 0 loads in the training process.
         transforms: Your own augmentation instead of scale, flip, jitter and max_share, "PATH.py:FACTORY" with
@@ -186,6 +186,8 @@ class TrainingConfig:
         checkpoint_every: Steps between checkpoints: what a kill can cost at most.
         accelerator: "auto", "cpu", "cuda", or "mps" (Apple's GPU).
         devices: Processes that split a step's images, each on a GPU of its own, or on its share of the CPU's cores.
+        strategy: What each of several devices holds: "ddp", the whole network; "fsdp", its share of weights, gradients,
+            average and optimizer state (FSDP2).
         timeout: Seconds that a device waits for another before the training ends.
         logger: Where the curves go beside log.csv: "tensorboard", "wandb", "mlflow", or "csv" (log.csv alone).
         tf32: On a GPU, products of float32 in TF32: faster, 10 bits of the factors' 23.
@@ -214,6 +216,7 @@ class TrainingConfig:
     checkpoint_every: int = 100
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"
     timeout: float = 600.0
     logger: Literal["tensorboard", "csv", "wandb", "mlflow"] = "tensorboard"
     tf32: bool = True

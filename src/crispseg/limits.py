@@ -46,6 +46,8 @@ def no_parts(training: Any) -> str:
 def no_devices(training: Any) -> str:
     """Return why ``training`` cannot be split over its devices; empty if it can."""
     devices, batch, parts = training.devices, training.batch_size, training.accumulate
+    if devices == 1 and training.strategy != "ddp":
+        return f"training.strategy {training.strategy} does not apply: training.devices is 1, which has all of it"
     if devices == 1:
         waits = training.timeout != type(training).__dataclass_fields__["timeout"].default
         why = "training.devices is 1, which waits for no other"
@@ -60,6 +62,8 @@ def no_devices(training: Any) -> str:
     if training.compile or training.accelerator == "mps":
         key = "compile true" if training.compile else "accelerator mps"
         return f"training.{key} is for one device, and training.devices is {devices}"
+    if training.strategy == "fsdp" and training.precision == "fp16":
+        return "training.precision fp16 does not go with strategy fsdp: ranks would scale the loss apart; take bf16"
     return ""
 
 

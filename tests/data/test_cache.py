@@ -99,3 +99,22 @@ def test_another_program_that_was_told_shares_it_and_one_that_comes_too_late_has
 
 def test_more_than_there_can_be_is_each_processs_own():
     assert type(cache.make_cache(2, 2**80)) is cache.OwnCache
+
+
+def test_two_sets_of_a_training_share_its_room_and_their_samples_apart(tmp_path):
+    from crispseg.config import DataConfig
+    from crispseg.training import sources
+
+    root = make_folder_set(tmp_path / "set")
+    count = len(find_samples(root, "train")[0])
+    train_set, val_set = sources.data_sets(DataConfig(root=str(root), crop=(8, 8), cache=(count + 1) * ONE / 2**30))
+    for data in (train_set, val_set):
+        expected = SegmentationDataset(data.samples, data.classes)
+        for i in range(len(data)):
+            data.load(i)
+            assert all(torch.equal(a, b) for a, b in zip(data.load(i), expected.load(i)))
+    shared = train_set.cache.cache
+    assert shared is val_set.cache.cache and shared.table[0, 0] == (count + 1) * ONE
+    told = pickle.loads(pickle.dumps((train_set.cache, val_set.cache)))  # as ranks tell each other
+    assert told[0].cache is told[1].cache
+    assert torch.equal(told[1].get(0)[0], val_set.load(0)[0])

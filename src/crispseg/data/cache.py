@@ -107,10 +107,25 @@ class SharedCache:
         return _found, (where, (there.st_dev, there.st_ino), self.count, self.room)
 
 
-Cache = OwnCache | SharedCache
+class Part:
+    """The samples of one data set in a ``cache`` of several, which share its room: those from number ``first`` on."""
+
+    def __init__(self, cache: OwnCache | SharedCache, first: int) -> None:
+        self.cache, self.first = cache, first
+
+    def get(self, index: int) -> Pair | None:
+        """Return a sample as the whole cache does."""
+        return self.cache.get(self.first + index)
+
+    def put(self, index: int, image: Tensor, label: Tensor) -> None:
+        """Keep a sample as the whole cache does."""
+        self.cache.put(self.first + index, image, label)
 
 
-def make_cache(count: int, room: int) -> Cache:
+Cache = OwnCache | SharedCache | Part
+
+
+def make_cache(count: int, room: int) -> OwnCache | SharedCache:
     """Return an empty cache for ``count`` samples and ``room`` bytes, shared if this system can."""
     if room and hasattr(os, "memfd_create"):
         try:
@@ -120,7 +135,7 @@ def make_cache(count: int, room: int) -> Cache:
     return OwnCache(count, room)
 
 
-def _found(where: str, file: tuple[int, int], count: int, room: int) -> Cache:
+def _found(where: str, file: tuple[int, int], count: int, room: int) -> OwnCache | SharedCache:
     """The cache of another process; one of its own if that is gone, or of another machine."""
     try:
         descriptor = os.open(where, os.O_RDWR)

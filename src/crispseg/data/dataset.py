@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from crispseg.data.cache import make_cache
+from crispseg.data.cache import Cache, make_cache
 from crispseg.data.classes import ClassSet
 from crispseg.data.images import exif_orientation, open_picture, read_image
 from crispseg.data.labels import read_label
@@ -65,7 +65,7 @@ class SegmentationDataset(Dataset[Item]):
         if unlabelled:
             raise ValueError(f"every sample needs a label, but {unlabelled[0]!r} has none")
         self.samples, self.classes, self.transform, self.size = list(samples), classes, transform, size
-        self.cache = make_cache(len(samples), cache_bytes)
+        self.cache: Cache = make_cache(len(samples), cache_bytes)
 
     def __len__(self) -> int:
         return len(self.samples)

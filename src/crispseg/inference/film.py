@@ -147,18 +147,18 @@ class _Reader:
 
     def __init__(self, path: Path, container: Any) -> None:
         self.path, self.container = path, container
-        self.video = container.streams.video[0]
+        self.video = container.streams.best("video") or container.streams.video[0]  # the first may be a cover
         self.audio = container.streams.audio[0] if container.streams.audio else None
         self.video.thread_type = "AUTO"
         rate = self.video.average_rate or Fraction(25)
-        seconds = self.video.duration * self.video.time_base if self.video.duration else _said(self.video)
+        self.seconds = self.video.duration * self.video.time_base if self.video.duration else _said(self.video)
         self.rate = rate
-        self.total = self.video.frames or round(seconds * rate)
+        self.total = self.video.frames or round(self.seconds * rate)
 
     def frames(self, sound: Callable[[Any], None] | None) -> Iterator[tuple[Any, Tensor]]:
         """Yield each frame with its picture uint8 (3, H, W); packets of sound go to ``sound`` as they come."""
         first: tuple[int, int] | None = None
-        count = 0
+        count, end = 0, Fraction(0)
         streams = [self.video] if sound is None or self.audio is None else [self.video, self.audio]
         with _named(lambda: f"{self.path}: {BAD}: after frame {count}"):
             for packet in self.container.demux(*streams):
@@ -175,9 +175,13 @@ class _Reader:
                     pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                     yield frame, torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
                     count += 1
+                    if frame.pts is not None and frame.time_base is not None:
+                        end = max(end, (frame.pts + frame.duration) * frame.time_base)
         if not count:
             raise DataError(f"{self.path}: expected a film, found no frame")
-        if count < self.total - max(_SLACK, self.total // 50):
+        missing = self.total - count > max(_SLACK, self.total // 50)
+        # a film of variable rate has other numbers than its rate says, and a trimmed one hides frames that it counts
+        if missing and end < self.seconds - max(_SLACK / self.rate, self.seconds / 50):
             raise DataError(f"{self.path}: cut short: expected {self.total} frames, found {count}")
 
 
@@ -226,12 +230,13 @@ class _Writer:
 @contextmanager
 def _writer(out: Path, film: _Reader, classes: ClassSet, overlay: bool) -> Iterator[_Writer]:
     if not out.suffix or out.is_dir():
-        out.mkdir(parents=True, exist_ok=True)
-        write_classes(out / "classes.json", classes)
         count = 0
 
         def put(frame: Any, image: Tensor, label: Tensor) -> None:
             nonlocal count
+            if not count:  # a film without frames leaves nothing
+                out.mkdir(parents=True, exist_ok=True)
+                write_classes(out / "classes.json", classes)
             count += 1
             write_bytes(out / f"{count:06d}.png", encode_label(label, classes))
 

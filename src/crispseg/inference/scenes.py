@@ -185,7 +185,7 @@ def predict_scene(
         finally:
             rows.close()
         if part is None:
-            rows.path.unlink()
+            rows.path.unlink(missing_ok=True)
             outcome.written.append(out / name)
     except DataError as error:
         outcome.failed.append(error)
@@ -229,7 +229,7 @@ def join_scene(
         for file in files:
             file.close()
     for file in files:
-        file.path.unlink()
+        file.path.unlink(missing_ok=True)
     return out / name
 
 

@@ -73,7 +73,8 @@ def of_pictures(facts: DataFacts, device: str) -> list[Choice]:
 
 def of_loading(facts: DataFacts, seen: Size, cores: int, memory: float) -> list[Choice]:
     """Cache and loader processes."""
-    needed = facts.images * seen[0] * seen[1] * 4 / 2**30
+    images = facts.images + facts.val_images
+    needed = images * seen[0] * seen[1] * 4 / 2**30
     if needed > memory / 4:
         workers = max(0, min(4, cores - 1))
         return [
@@ -82,7 +83,7 @@ def of_loading(facts: DataFacts, seen: Size, cores: int, memory: float) -> list[
         ]
     room = math.ceil(needed * 11) / 10
     return [
-        Choice("data.cache", room, f"GiB: all {facts.images} pictures, of {memory:.0f} GiB"),
+        Choice("data.cache", room, f"GiB: all {images} pictures, of {memory:.0f} GiB"),
         Choice("data.workers", 0, "the pictures are in memory"),
     ]
 

@@ -24,7 +24,7 @@ DATA = "data.json"
 WRITTEN = ("config.yaml", "environment.json", "classes.json", DATA, "log.csv", "metrics.json", "model.safetensors")
 CHECKED = (f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt")
 LONGER = "training.epochs"
-MAY_DIFFER = (LONGER, "training.devices", "training.timeout")
+MAY_DIFFER = (LONGER, "training.devices", "training.strategy", "training.timeout")
 """What may differ when a run is resumed."""
 Facts = dict[str, Any]
 

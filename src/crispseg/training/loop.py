@@ -11,6 +11,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -33,7 +34,7 @@ from crispseg.models.hosts.published import nothing_fetched
 from crispseg.models.network import SegmentationNetwork, adds_up
 from crispseg.models.weights import encode_tensors
 from crispseg.progress import say
-from crispseg.training import checkpoint, devices, folder, launch, optimisation, ranks, sources
+from crispseg.training import checkpoint, devices, folder, launch, optimisation, ranks, shards, sources
 from crispseg.training.batch_norm import OverRanks
 from crispseg.training.log import Log, waited
 from crispseg.training.memory import keep_freed_memory
@@ -85,22 +86,21 @@ def check(config: Config) -> None:
 
 
 class _Parts(NamedTuple):
-    """What a training works with; ``wrapped``: the model as Fabric runs it."""
+    """What a training works with."""
 
     train_set: SegmentationDataset
     val_set: SegmentationDataset
     model: SegmentationNetwork
     average: Any
-    wrapped: Any
-    optimizer: Any
     criterion: Criterion
     state: checkpoint.State
     steps: int
+    facts: folder.Facts
 
 
-def _prepare(config: Config, out: Path, manifest: Manifest | None, fabric: Fabric, *, resume: bool) -> _Parts:
-    """Read the data, make the network, load what a resumed run has, write what a new one is."""
-    t, gpu = config.training, fabric.device.type == "cuda"
+def _prepare(config: Config, out: Path, fabric: Fabric, *, resume: bool) -> _Parts:
+    """Read the data, make the network, load what a resumed run has."""
+    t = config.training
     train_set, val_set = sources.data_sets(config.data)
     facts = folder.data_facts(config)
     if resume:
@@ -112,11 +112,12 @@ def _prepare(config: Config, out: Path, manifest: Manifest | None, fabric: Fabri
     torch.manual_seed(config.seed)
     with nothing_fetched() if resume else contextlib.nullcontext():
         model = _network(config, train_set.classes, resumed=resume)
-    model = model.to(memory_format=torch.channels_last)  # faster on CPU and GPU
+    if t.strategy == "fsdp":
+        shards.check(model)
+    model = model.to(fabric.device).to(memory_format=torch.channels_last)  # faster on CPU and GPU
     average = optimisation.make_average(model, t.ema).to(fabric.device) if t.ema else None
     if t.compile:
         model.compile()  # in place: what is saved and averaged keeps its names
-    wrapped, optimizer = fabric.setup(model, optimisation.make_optimizer(model, t, fused=gpu and t.precision != "fp16"))
     weights = sources.weights_of_classes(config, train_set)
     criterion = Criterion(
         kind=t.loss,
@@ -139,19 +140,43 @@ def _prepare(config: Config, out: Path, manifest: Manifest | None, fabric: Fabri
     }
     if resume:
         state |= checkpoint.load(last)
-        try:
-            _restore(state, model, average, optimizer, fabric)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise DataError(
-                f"{last}: does not fit the network and optimizer that this version makes of the run's config.yaml; "
-                f"go on with the version that environment.json names, or start again ({in_a_line(error)})"
-            ) from error
-        folder.prolong(config, out, manifest, state["step"], steps)
+        with _fits(last):
+            model.load_state_dict(state["model"])
+            if average is not None:
+                average.module.load_state_dict(state["average"])
+                average.updates = state["averaged"]
+    return _Parts(train_set, val_set, model, average, criterion, state, steps, facts)
+
+
+def _begin(config: Config, out: Path, manifest: Manifest | None, fabric: Fabric, parts: _Parts) -> tuple[Any, Any]:
+    """Return the model as Fabric runs it, and its optimizer, that of a resumed run; write what a new run is."""
+    t, gpu, state = config.training, fabric.device.type == "cuda", parts.state
+    made = optimisation.make_optimizer(parts.model, t, fused=gpu and t.precision != "fp16")
+    wrapped, optimizer = fabric.setup(parts.model, made)
+    if "model" in state:  # of a checkpoint
+        with _fits(out / LAST):
+            shards.load(optimizer, state["optimizer"])
+            fabric.strategy.precision.load_state_dict(state["precision"])
+        for name in ("model", "average", "optimizer"):  # they are in their places
+            state.pop(name, None)
+        folder.prolong(config, out, manifest, state["step"], parts.steps)
         if state["epochs"] != t.epochs:  # asked for more, or fewer: patience counts from here
             state |= {"epochs": t.epochs, "since": state["step"]}
     elif manifest is not None:
-        _start(config, manifest, train_set.classes, facts)
-    return _Parts(train_set, val_set, model, average, wrapped, optimizer, criterion, state, steps)
+        _start(config, manifest, parts.train_set.classes, parts.facts)
+    return wrapped, optimizer
+
+
+@contextlib.contextmanager
+def _fits(last: Path) -> Iterator[None]:
+    """Raise DataError where a checkpoint is not that of the network and optimizer that the config makes."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{last}: does not fit the network and optimizer that this version makes of the run's config.yaml; "
+            f"go on with the version that environment.json names, or start again ({in_a_line(error)})"
+        ) from error
 
 
 def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool) -> dict[str, Any]:
@@ -161,11 +186,15 @@ def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool
     r = Ranks(fabric.global_rank, fabric.world_size)
     if fabric.device.type == "cpu":
         keep_freed_memory()
-    parts = r.together(lambda: _prepare(config, out, manifest, fabric, resume=resume))
-    train_set, val_set, model, average, wrapped, optimizer, criterion, state, steps = parts
+    parts = r.together(lambda: _prepare(config, out, fabric, resume=resume))
+    train_set, val_set, model, average, criterion, state, steps, _ = parts
     r.share(x for m in (model, average) if m is not None for x in (*m.parameters(), *m.buffers()))
+    if sharded := t.strategy == "fsdp":
+        for m in (model, average.module) if average is not None else (model,):
+            shards.split(m, fabric.device, r.size)
+    wrapped, optimizer = r.together(lambda: _begin(config, out, manifest, fabric, parts))
     if r.size == int(os.environ.get("LOCAL_WORLD_SIZE", r.size)):  # all on this machine
-        train_set.cache = r.told(train_set.cache)
+        train_set.cache, val_set.cache = r.told((train_set.cache, val_set.cache))
     r = replace(r, adds_up=r.size == 1 or (adds_up(model) and not no_parts(t)))
 
     validations = {
@@ -194,7 +223,8 @@ def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool
             best = False
             if done in validations:
                 judged = average.module if average is not None else model
-                val = validate(judged, val_set, fabric, t.batch_size, window=t.validate_window, ranks=r)
+                with shards.gathered(judged):
+                    val = validate(judged, val_set, fabric, t.batch_size, window=t.validate_window, ranks=r)
                 best = val["miou"] > state["best"]
                 if best:
                     state |= {"best": val["miou"], "best_step": done, "val": val}
@@ -204,10 +234,12 @@ def _train(config: Config, out: Path, manifest: Manifest | None, *, resume: bool
                 log.write(done, loss=losses.take(), lr=lr)
             if done in validations or done % t.checkpoint_every == 0:
                 state |= {"step": done, "seconds": time.monotonic() - started, "log": log.rows}
+                if manifest is not None or sharded:
+                    held = _capture(model, average, optimizer, fabric)
+                    held = shards.whole(held, keep=manifest is not None) if sharded else held
                 if manifest is not None:
-                    state |= _capture(model, average, optimizer, fabric)
                     names = (*((BEST,) if best else ()), LAST)  # last says that best is there
-                    checkpoint.save(state, manifest, *names)
+                    checkpoint.save({**state, **held}, manifest, *names)
             if done in validations and waited(log.rows, t.patience, since):
                 break
     return r.told(_finish(out, manifest, state, model, steps) if manifest is not None else {})
@@ -258,7 +290,7 @@ def _step(
         criterion = criterion.in_part_of(labels, lambda masses: r.sums(masses, labels.device))
     for part, target in zip(batch["image"].tensor_split(parts), labels.tensor_split(parts)):
         images = fabric.to_device(part).contiguous(memory_format=torch.channels_last)
-        with OverRanks(r) if r.size > 1 else contextlib.nullcontext():
+        with OverRanks(r) if r.size > 1 else contextlib.nullcontext(), shards.viewed(model):
             logits, others = model(images, aux=True)
         if not r.adds_up:
             logits, others, target = r.gathered((logits, others, target))
@@ -267,8 +299,9 @@ def _step(
         fabric.backward(loss)
         total = total + loss.detach()
     total = r.sum(total) if r.adds_up else total
-    r.sum_gradients(model)
-    norm = cast(Tensor, fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False))
+    if not shards.is_split(model):  # backward has added them up otherwise
+        r.sum_gradients(model)
+    norm = shards.joined(cast(Tensor, fabric.clip_gradients(model, optimizer, max_norm=clip, error_if_nonfinite=False)))
     optimizer.step()
     optimizer.zero_grad()
     if getattr(fabric.strategy.precision, "scaler", None) is not None:  # fp16: the scaler skips a step that overflows
@@ -303,15 +336,6 @@ def _capture(model: nn.Module, average: Any, optimizer: Any, fabric: Fabric) -> 
         "optimizer": optimizer.state_dict(),
         "precision": fabric.strategy.precision.state_dict(),
     }
-
-
-def _restore(state: checkpoint.State, model: nn.Module, average: Any, optimizer: Any, fabric: Fabric) -> None:
-    model.load_state_dict(state["model"])
-    if average is not None:
-        average.module.load_state_dict(state["average"])
-        average.updates = state["averaged"]
-    optimizer.load_state_dict(state["optimizer"])
-    fabric.strategy.precision.load_state_dict(state["precision"])
 
 
 def _json(value: Any) -> bytes:

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from crispseg.config import TrainingConfig
 from crispseg.models import HeadRefiner, SegmentationNetwork
 from crispseg.nn import SemanticDiffusion, SemanticDiffusionNeck
+from crispseg.training.shards import own
 
 
 def make_optimizer(model: SegmentationNetwork, t: TrainingConfig, *, fused: bool = False) -> torch.optim.AdamW:
@@ -76,7 +77,7 @@ class Average(AveragedModel):
         """Move the average towards ``model``, always the same one: its tensors are found once and moved in one call."""
         if self._fractions is None:
             self._fractions = ([], [])
-            tensors = ([x.detach() for x in (*m.parameters(), *m.buffers())] for m in (self.module, model))
+            tensors = ([own(x.detach()) for x in (*m.parameters(), *m.buffers())] for m in (self.module, model))
             for averaged, current in zip(*tensors, strict=True):
                 part = self._fractions if averaged.is_floating_point() else self._whole
                 part[0].append(averaged)

@@ -39,8 +39,9 @@ def config_of(config: Config, size: int) -> Config:
     """Return ``config`` for so many devices; under torchrun its number counts. UsageError if the batch does not fit."""
     if config.training.devices == size:
         return config
-    timeout = config.training.timeout if size > 1 else TrainingConfig().timeout
-    return replace(config, training=replace(config.training, devices=size, timeout=timeout))
+    alone = TrainingConfig()
+    own = config.training if size > 1 else alone
+    return replace(config, training=replace(config.training, devices=size, strategy=own.strategy, timeout=own.timeout))
 
 
 @dataclass(frozen=True)

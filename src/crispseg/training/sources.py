@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from crispseg.config import Config, DataConfig
 from crispseg.data import SegmentationDataset, find_samples, train_transform
+from crispseg.data.cache import Part, make_cache
 from crispseg.errors import DataError, UsageError
 from crispseg.losses import class_weights
 from crispseg.progress import lines
@@ -21,15 +22,15 @@ from crispseg.training.ranks import Ranks
 
 
 def data_sets(d: DataConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
-    """The training split with its augmentation and the validation split without."""
+    """The training split with its augmentation and the validation split without; one cache, with room for both."""
     samples, classes = find_samples(d.root, d.train_split, d.layout)
     val_samples, _ = find_samples(d.root, d.val_split, d.layout)
     transform = _transform(d, classes.ignore_index)
-    room = int(d.cache * 2**30)
-    return (
-        SegmentationDataset(samples, classes, transform, size=d.size, cache_bytes=room),
-        SegmentationDataset(val_samples, classes, size=d.size, cache_bytes=room),
-    )
+    train_set = SegmentationDataset(samples, classes, transform, size=d.size)
+    val_set = SegmentationDataset(val_samples, classes, size=d.size)
+    cache = make_cache(len(samples) + len(val_samples), int(d.cache * 2**30))
+    train_set.cache, val_set.cache = Part(cache, 0), Part(cache, len(samples))
+    return train_set, val_set
 
 
 def _transform(d: DataConfig, void: int) -> Any:
