@@ -162,3 +162,27 @@ def test_a_criterion_is_the_weighted_sum_and_class_weights_are_the_cross_entropy
 def test_losses_that_make_no_sense_are_told(options, said):
     with pytest.raises(UsageError, match=said):
         TrainingConfig(**options)
+
+
+def test_an_image_without_a_border_moves_no_border():
+    torch.manual_seed(0)
+    z, t = torch.randn(2, 3, 12, 12), torch.zeros(2, 12, 12, dtype=torch.long)
+    t[0, :, 6:] = 1
+    both, alone = (LOSSES["active_boundary"](z[:n], t[:n], share=0.5) for n in (2, 1))
+    assert both == alone > 0
+
+
+def test_the_share_of_a_predicted_border_is_of_the_pixels_that_count():
+    """Half the image void: as many pixels pass as of the other half alone."""
+    torch.manual_seed(0)
+    z, t = torch.randn(1, 3, 40, 40), torch.randint(3, (1, 40, 40))
+    t[:, 20:] = 255
+    whole = LOSSES["active_boundary"](z, t, share=0.02)
+    torch.testing.assert_close(whole, LOSSES["active_boundary"](z[:, :, :20], t[:, :20], share=0.02))
+
+
+def test_the_weight_of_a_large_region_s_border_is_bounded():
+    """S = 40², C = 4 · 39 at the image's border: 1 − 2 C / S is 0.805, and α 0.8."""
+    z, t = torch.zeros(1, 2, 40, 40), torch.zeros(1, 40, 40, dtype=torch.long)
+    expected = (400 + 1600 - 1600) / (400 + 1600 - 1.8 * 800)
+    assert LOSSES["boundary_dou"](z, t).item() == pytest.approx(expected, rel=1e-5)
