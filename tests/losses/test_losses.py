@@ -175,10 +175,12 @@ def test_an_image_without_a_border_moves_no_border():
 def test_the_share_of_a_predicted_border_is_of_the_pixels_that_count():
     """Half the image void: as many pixels pass as of the other half alone."""
     torch.manual_seed(0)
-    z, t = torch.randn(1, 3, 40, 40), torch.randint(3, (1, 40, 40))
-    t[:, 20:] = 255
-    whole = LOSSES["active_boundary"](z, t, share=0.02)
-    torch.testing.assert_close(whole, LOSSES["active_boundary"](z[:, :, :20], t[:, :20], share=0.02))
+    z, t = torch.randn(1, 3, 40, 40), torch.zeros(1, 40, 40, dtype=torch.long)
+    t[..., 20:], t[:, 20:] = 1, 255
+    for share in (0.02, 0.1, 0.2):
+        whole = LOSSES["active_boundary"](z, t, share=share)
+        assert whole > 0
+        torch.testing.assert_close(whole, LOSSES["active_boundary"](z[:, :, :20], t[:, :20], share=share))
 
 
 def test_the_weight_of_a_large_region_s_border_is_bounded():
