@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from test_importing import H, W, block, brought, coco, label, picture, square
 
-from crispseg import UsageError
+from crispseg import DataError, UsageError
 from crispseg.cli import main
 from crispseg.data import import_data
 
@@ -252,3 +252,23 @@ def test_thin_things_in_jpeg_masks_are_two_classes(root, out):
     picture(root / "images/a.jpg"), mask(root / "masks/a.jpg", values)
     assert brought(root, out).classes == ("background", "foreground")
     assert np.array_equal(label(out, "train", "a"), values // 255)
+
+
+def test_json_that_only_sounds_like_coco_stops_no_other_format(root, out):
+    picture(root / "images/a.jpg"), mask(root / "masks/a.png", block(2, 2, 9, 9))
+    (root / "compare.json").write_text(json.dumps({"images": 3, "categories": {"a": 1}}))
+    assert brought(root, out).format == "masks"
+
+
+def test_pictures_without_any_polygons_are_not_yolo(root, out):
+    picture(root / "images/a.jpg")
+    with pytest.raises(DataError, match=r"expected polygons in labels/…/NAME.txt"):
+        import_data(root, out, format="yolo")
+    assert not out.exists()
+
+
+def test_names_come_before_those_of_a_table(root, out):
+    picture(root / "images/a.jpg"), mask(root / "masks/a.png", block(2, 2, 9, 9))
+    (root / "classes.json").write_text('{"classes": ["sky", "road", "car"]}')
+    assert brought(root, out, names=["air", "street"]).classes == ("air", "street", "car")
+    assert np.array_equal(label(out, "train", "a"), block(2, 2, 9, 9))

@@ -113,7 +113,7 @@ def import_data(
         raise UsageError(f"no format {format!r}{nearest(format, READERS)}")
     reader = READERS[format]
     read = reader.read(tree, Path(table) if table else None, names) if reader.takes_table else reader.read(tree)
-    if names and not reader.takes_table:
+    if list(read.names)[: len(names)] != list(names):
         read = _renamed(read, names)
     return _write(read, root, out, split, group, seed, link, track)
 

@@ -20,6 +20,8 @@ from crispseg.data.importing.painting import BadShapeError, Draw, Patch, Shape
 from crispseg.data.importing.records import Dropped, Entry, Labels, Source, split_of
 from crispseg.errors import DataError, require
 
+_LOOKED_INTO = 2**20
+"""Bytes up to which a file is read to see what it is; of a larger one its two ends say it."""
 _OTHERS = ("captions_", "person_keypoints_", "image_info_")
 
 
@@ -43,9 +45,20 @@ def _files(tree: Tree, *, panoptic: bool) -> list[Path]:
         words = (b'"images"', b'"annotations"', b'"categories"')
         if path.name.startswith(_OTHERS) or b'"shapes"' in head or not any(word in ends for word in words):
             continue
+        if path.stat().st_size <= _LOOKED_INTO and not _may_be(path):
+            continue
         if (path.name.startswith("panoptic") or b'"segments_info"' in ends) == panoptic:
             found.append(path)
     return found
+
+
+def _may_be(path: Path) -> bool:
+    """Whether a small file has what COCO has; one that is damaged may have been COCO, and is told when it is read."""
+    try:
+        content = read_json(path)
+    except DataError:
+        return True
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "categories"))
 
 
 def read(tree: Tree) -> Source:

@@ -63,6 +63,8 @@ def read(tree: Tree) -> Source:
     dropped, entries = Dropped(), []
     names = _names(tree)
     partners = _partners(tree)
+    if not partners:
+        raise DataError(f"{tree.root}: expected polygons in labels/…/NAME.txt, found no file of a picture's name")
     most = -1
     for image in tree.pictures():
         lines = partners.get(image)
