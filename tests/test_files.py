@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,23 @@ def test_sweeping_removes_what_a_killed_writer_left_and_nothing_else(tmp_path):
         writer.kill()
     files.sweep(tmp_path)
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def test_a_sweep_of_another_process_takes_no_file_that_is_just_begun(tmp_path, monkeypatch):
+    """It may see the temporary file before its writer has locked it, and take it for what a killed one left."""
+    made, real = [], tempfile.mkstemp
+
+    def mkstemp(**options):
+        handle, name = real(**options)
+        made.append(name)
+        if len(made) == 1:
+            os.unlink(name)
+        return handle, name
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    files.write_text(tmp_path / "a.txt", "a")
+    made.clear()
+    with files.writing_folder(tmp_path / "b") as folder:
+        (folder / "c.txt").write_text("c")
+    assert len(made) == 2
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.txt", "b", "c.txt"]

@@ -5,6 +5,8 @@ Not here: who a contender is (``crispseg.evaluation``), the page (``crispseg.rep
 """
 
 import dataclasses
+import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,7 @@ def does_it_help(
     m, d, out = config.model, config.data, Path(out)
     if m.neck == "none":
         raise UsageError("nothing to compare: model.neck must not be none")
+    _check_out(out)
     without, refined = f"without-{m.neck}", f"with-{m.neck}"
     two = {name: _changed(config, {"model": {"neck": n}}) for name, n in ((without, "none"), (refined, m.neck))}
     _check_start(two)
@@ -151,7 +154,8 @@ def run_comparison(
     contenders, cases, classes
         Who, on which images, and what the labels mean; no images and no classes if all contenders are counts files.
     out
-        Folder to write: ``compare.json``, ``report.html``, ``runs`` and ``masks``.
+        Folder to write: ``compare.json``, ``report.html``, ``runs`` and ``masks``. UsageError if one of the two files
+        is there and no comparison wrote it.
     seeds, root
         Of :func:`crispseg.evaluation.train_contender`.
     settings
@@ -166,6 +170,7 @@ def run_comparison(
         Wraps a sequence that takes long, with its title: a progress bar.
     """
     device = torch.device(device)
+    _check_out(out)
     # First, so that a bad file is an error before anything is trained.
     counted = {c.name: [read_counts(path) for path in c.paths] for c in contenders if c.kind == "counts"}
     for c in contenders:
@@ -205,6 +210,17 @@ def run_comparison(
     page = compare_page(result, scene, palette, ignore_index, _provenance(facts, trained))
     write_text(out / "report.html", page)
     return result
+
+
+def _check_out(out: Path) -> None:
+    """Raise UsageError if a file would be replaced that no comparison wrote."""
+    try:
+        ours = "baseline" in json.loads((out / "compare.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        ours = False
+    for name in ("compare.json", "report.html"):
+        if not ours and os.path.lexists(out / name):
+            raise UsageError(f"{out / name} is there already, and no comparison wrote it; choose another --out")
 
 
 def _changed(config: Config, changes: Mapping[str, Mapping[str, Any]]) -> Config:

@@ -78,11 +78,10 @@ def writing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, lock = tempfile.mkstemp(dir=target.parent, prefix=PREFIX, suffix=SUFFIX)
+    handle, lock = _temporary(target.parent)
     new, old = Path(lock + FOLDER), Path(lock + OLD)
     try:
         with os.fdopen(handle, "wb"):
-            try_lock(handle)  # so that sweep() leaves it alone
             new.mkdir()
             yield new
             if target.exists():
@@ -138,6 +137,18 @@ def try_lock(descriptor: int) -> bool | None:
     return True
 
 
+def _temporary(folder: Path) -> tuple[int, str]:
+    """A new file in ``folder``, open and by name, locked so that :func:`sweep` leaves it alone.
+
+    A sweep of another process may come before the lock, and take it for what a killed writer left: then another one.
+    """
+    while True:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=PREFIX, suffix=SUFFIX)
+        if try_lock(handle) is not False and os.path.exists(name):
+            return handle, name
+        os.close(handle)
+
+
 def _replace(target: Path, mode: int, data: bytes | memoryview) -> None:
     with _replacing(target, mode) as (_, file):
         file.write(data)
@@ -147,10 +158,9 @@ def _replace(target: Path, mode: int, data: bytes | memoryview) -> None:
 @contextmanager
 def _replacing(target: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
     """A temporary file beside ``target``, by name and open, that takes its place at the end of the ``with``."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=PREFIX, suffix=SUFFIX)
+    handle, temporary = _temporary(target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            try_lock(handle)  # so that sweep() leaves it alone
             yield Path(temporary), file
             os.fsync(file.fileno())
             os.chmod(temporary, mode)

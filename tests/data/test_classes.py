@@ -21,6 +21,11 @@ def test_names_alone_are_enough(tmp_path):
     assert classes == ClassSet(("a", "b"), ((0, 0, 0), (128, 0, 0)), 255)
 
 
+def test_a_file_of_windows_begins_with_a_mark_of_its_encoding(tmp_path):
+    (tmp_path / "classes.json").write_text('{"classes": ["sky", "road"]}', encoding="utf-8-sig")
+    assert read_classes(tmp_path / "classes.json").names == ("sky", "road")
+
+
 def test_missing_file_says_what_to_write(tmp_path):
     with pytest.raises(DataError, match=r"classes.json is missing.*\"classes\": \["):
         read_classes(tmp_path / "classes.json")

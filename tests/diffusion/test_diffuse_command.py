@@ -129,6 +129,15 @@ def test_what_is_wrong_is_named_and_nothing_is_written(folder, words, code, mess
     assert not (folder / "x.png").exists()
 
 
+def test_a_picture_of_one_row_is_drawn_and_none_is_replaced(folder, capsys):
+    Image.fromarray(np.zeros((1, 2000, 3), np.uint8)).save(folder / "wide.png")
+    before = (folder / "wide.png").read_bytes()
+    assert main(["diffuse", str(folder / "wide.png"), "--time", "1", "--out", str(folder / "out.png")]) == 0
+    assert main(["diffuse", str(folder / "wide.png"), "--time", "1", "--out", str(folder / "wide.png")]) == 2
+    assert "it would replace IMAGE" in capsys.readouterr().err
+    assert (folder / "wide.png").read_bytes() == before
+
+
 def test_colours_of_16_bits_are_refused_as_a_mask(folder, capsys):
     """Pillow cuts them to 8 bits, and regions that differ in the low ones would become one."""
     rows = b"".join(b"\0" + bytes(6 * 64) for _ in range(48))

@@ -52,6 +52,14 @@ def compare(folder, out, *words):
     return code, json.loads((out / "compare.json").read_text()) if code == 0 else None
 
 
+@pytest.mark.parametrize("name", ["compare.json", "report.html"])
+def test_a_file_that_no_comparison_wrote_is_not_replaced(folder, tmp_path, name, capsys):
+    (tmp_path / name).write_text("[]")
+    assert compare(folder, tmp_path, str(folder / "poor"), str(folder / "good"))[0] == 2
+    assert f"{name} is there already, and no comparison wrote it" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "[]" and len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.fixture(scope="module")
 def better(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("better")

@@ -127,6 +127,28 @@ def test_another_run_may_not_unless_told_to(photos, tmp_path):
     assert (tmp_path / "out" / "0.png").read_bytes() != before
 
 
+def test_masks_that_lie_among_the_pictures_are_no_pictures(photos):
+    out = photos / "masks"
+    predict([photos], out, overlay=True)
+    before = sorted(path for path in photos.rglob("*") if path.is_file())
+    assert len(predict([photos], out, overlay=True).written) == 3
+    assert sorted(path for path in photos.rglob("*") if path.is_file()) == before
+    with pytest.raises(UsageError, match="every input is a mask or overlay that was written to"):
+        predict([out], out)
+
+
+def test_a_network_that_answers_nan_writes_no_mask(photos, tmp_path):
+    class Diverged(nn.Module):
+        def forward(self, x):
+            return torch.where(x.mean() > 0.2, torch.nan, x)
+
+    save(photos / "1.png", blocks(1)[0] // 255)
+    outcome = predict_files(Diverged(), CLASSES, [photos], tmp_path / "out", source="run A")
+    assert [path.name for path in outcome.written] == ["1.png"]
+    assert [str(error).split(": ")[0] for error in outcome.failed] == [str(photos / f"{i}.png") for i in (0, 2)]
+    assert "not numbers (NaN)" in str(outcome.failed[0])
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["2.png", "overlays/1.jpg", "classes.json"])
 def test_somebody_elses_file_is_not_replaced(photos, tmp_path, name, overwrite):

@@ -1,6 +1,8 @@
 """``crispseg.refine`` and ``crispseg refine``: masks of any kind in, crisp ones out, bad ones named."""
 
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -55,6 +57,16 @@ def test_every_kind_of_mask_is_one_thing(folders):
     path = folders / "masks" / "a.png"
     for mask in (path, str(path), Image.open(path), torch.from_numpy(MASK), MASK.astype(np.int64)):
         assert torch.equal(crispseg.refine(folders / "images" / "a.png", mask), expected)
+
+
+def test_a_mask_of_two_bits_holds_indices_and_no_void(tmp_path):
+    """A grey PNG of two bits, whose 3 is white to Pillow: 255."""
+    rows = b"".join(b"\0" + np.packbits(np.unpackbits(row[:, None] * 3, axis=-1)[:, -2:]).tobytes() for row in TRUTH)
+    head = struct.pack(">IIBBBBB", TRUTH.shape[1], TRUTH.shape[0], 2, 0, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks]
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert crispseg.refine(IMAGE, tmp_path / "mask.png").unique().tolist() == [0, 3]
 
 
 def test_scores_of_arrays_and_files(tmp_path):

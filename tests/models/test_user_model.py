@@ -178,3 +178,24 @@ def test_what_is_installed_below_the_folder_stays_imported(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(str(site))
     call_factory(f"{tmp_path}/net.py:make", 3)
     assert sys.modules.pop("installed_here").__file__ == str(site / "installed_here.py")
+
+
+@pytest.mark.parametrize("kind", ["frozen", "detached"])
+def test_a_network_that_cannot_learn_is_named(kind):
+    net = nn.Conv2d(3, 2, 1)
+    if kind == "frozen":
+        net.requires_grad_(False)
+    else:
+        net.register_forward_hook(lambda module, args, output: output.detach())
+    model = UserModel(net, 2, name="net.py:make")
+    with pytest.raises(DataError, match="net.py:make: no parameter of the network learns"):
+        model.train()(torch.rand(1, 3, 8, 8), aux=True)
+    assert model.eval()(torch.rand(1, 3, 8, 8)).shape == (1, 2, 8, 8)
+
+
+def test_probabilities_in_the_place_of_logits_are_told_once(capsys):
+    for net, count in ((nn.Sequential(nn.Conv2d(3, 2, 1), nn.Softmax(1)), 1), (nn.Conv2d(3, 2, 1), 0)):
+        model = UserModel(net, 2, name="net.py:make").train()
+        for _ in range(3):
+            model(torch.rand(1, 3, 8, 8), aux=True)
+        assert capsys.readouterr().err.count("net.py:make seems to answer with probabilities") == count

@@ -95,6 +95,9 @@ def run(arguments: Any) -> int:
 def _check(arguments: Any, suffix: str) -> None:
     if suffix not in (".png", ".gif"):
         raise UsageError(f"--out: expected a name that ends in .png or .gif, found {str(arguments.out)!r}")
+    for what, file in (("IMAGE", arguments.image), ("--guide", arguments.guide)):
+        if file is not None and arguments.out.resolve() == file.resolve():
+            raise UsageError(f"--out {arguments.out}: it would replace {what}; choose another name")
     if arguments.kind == "semantic" and arguments.guide is None:
         raise UsageError("--kind semantic needs --guide: a mask, or features in .npy or .safetensors")
     if arguments.guide is not None and arguments.kind not in ("all", "semantic"):

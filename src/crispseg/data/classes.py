@@ -71,7 +71,7 @@ def read_classes(path: str | os.PathLike[str]) -> ClassSet:
     Raises ``DataError``, naming the file, if it is missing, no JSON, or does not describe a :class:`ClassSet`.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows begins a file with a mark of its encoding
     except FileNotFoundError:
         raise DataError(f"{path} is missing; it names the classes, for example {EXAMPLE}") from None
     except UnicodeDecodeError as error:

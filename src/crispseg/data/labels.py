@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,11 +66,16 @@ def read_indices(path: str | os.PathLike[str], classes: ClassSet, *, max_pixels:
             _check_palette(path, picture, classes)
         elif picture.mode not in ("L", "1", "I;16", "I"):
             raise DataError(f"{path}: expected one channel of class indices, found {_in_words(picture, classes)}")
-        scaled = _SCALED.get(bits_per_channel(picture), 1) if picture.mode == "L" else 1
-        indices = np.array(picture)
-        return (
-            indices.astype(np.uint8) if picture.mode == "1" else indices // np.uint8(scaled) if scaled > 1 else indices
-        )
+        return one_channel(picture)
+
+
+def one_channel(picture: Image.Image) -> npt.NDArray[Any]:
+    """Return the one channel (H, W) of an opened picture with the values that the file holds, whatever they mean."""
+    scaled = _SCALED.get(bits_per_channel(picture), 1) if picture.mode == "L" else 1  # before it is decoded and closed
+    values = np.array(picture)
+    if picture.mode == "1":
+        return values.astype(np.uint8)
+    return values // np.uint8(scaled) if scaled > 1 else values
 
 
 def convert_colours(source: str | os.PathLike[str], target: str | os.PathLike[str], classes: ClassSet) -> None:

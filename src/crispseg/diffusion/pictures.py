@@ -91,6 +91,7 @@ def _panel(u: Tensor) -> Image.Image:
     array = (values * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
     picture = Image.fromarray(array)
     if picture.width > PANEL_WIDTH:
-        return picture.resize((PANEL_WIDTH, round(picture.height * PANEL_WIDTH / picture.width)), Image.Resampling.BOX)
+        height = max(1, round(picture.height * PANEL_WIDTH / picture.width))
+        return picture.resize((PANEL_WIDTH, height), Image.Resampling.BOX)
     factor = -(-PANEL_WIDTH // 2 // picture.width)  # rounded up: a panel is never narrower than its caption
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

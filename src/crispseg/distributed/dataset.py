@@ -162,6 +162,7 @@ def _claimed(
         job = claim_scenes(run.model.eval(), run.classes, inputs, Path(out), source, seen, overwrite, "cpu", options)
         return job.names, job
     pictures = stores.expand(inputs)
+    pictures = pictures if remote else record.not_ours(pictures, Path(out))
     names = {record.mask(picture): picture for picture in pictures}
     files = names | ({record.overlay(picture): picture for picture in pictures} if overlay else {})
     if remote:

@@ -47,7 +47,10 @@ def score_map(
 ) -> Tensor:
     """Return the logits (K, H, W) of which :func:`label_map` takes the largest, on ``device``."""
     x = image.to(device) / 255
-    logits = predict_logits(model, x, size=seen_size((image.shape[-2], image.shape[-1]), size), **options)
+    try:
+        logits = predict_logits(model, x, size=seen_size((image.shape[-2], image.shape[-1]), size), **options)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
     if refiner is not None:
         try:
             logits = refine(logits, x, refiner)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.errors import DataError
 from crispseg.inference.spans import blend, spans
 
 Size = tuple[int, int]
@@ -61,6 +62,8 @@ def predict_logits(
     ------
     ValueError
         A shape or an option that does not fit, or a model in training mode or not answering at its input's size.
+    DataError
+        The model answers with NaN.
 
     Examples
     --------
@@ -82,6 +85,8 @@ def predict_logits(
             total = z if total is None else total + z
     assert total is not None
     mean = total / (len(scales) * (1 + flip)) if len(scales) * (1 + flip) > 1 else total
+    if bool(mean.isnan().any()):  # of which the largest is no class
+        raise DataError("the network's class scores are not numbers (NaN); its weights may be damaged or diverged")
     return mean if image.ndim == 4 else mean[0]
 
 

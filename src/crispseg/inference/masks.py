@@ -84,7 +84,7 @@ def predict_files(
         ``overwrite`` says), or one that ``source`` did not write for this picture.
     """
     out = Path(out)
-    pictures = expand(inputs)
+    pictures = record.not_ours(expand(inputs), out)
     files = {record.mask(picture): picture for picture in pictures}
     files |= {record.overlay(picture): picture for picture in pictures if overlay}
     record.claim(out, files, classes, source, overwrite=overwrite)

@@ -5,7 +5,7 @@ By it a prediction knows what it may replace. Not here: writing masks (``masks``
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from crispseg.data import ClassSet, read_classes, write_classes
@@ -40,6 +40,18 @@ def raster(picture: Input) -> str:
 def store(picture: Input) -> str:
     """The name of the mask of a picture in Zarr, a folder."""
     return f"{picture.name}.zarr"
+
+
+def not_ours(pictures: Sequence[Input], out: Path) -> list[Input]:
+    """Return the pictures without those that a prediction wrote to ``out``, which may lie among the inputs.
+
+    Raises ``UsageError`` if none is left, or if the record of ``out`` is none.
+    """
+    ours = {identity(out / name) for name in read(out / NAME)} if out.is_dir() else set()
+    left = [picture for picture in pictures if picture.url is not None or identity(picture.path) not in ours]
+    if pictures and not left:
+        raise UsageError(f"every input is a mask or overlay that was written to {out}; give the pictures")
+    return left
 
 
 def claim(out: Path, files: Mapping[str, Input], classes: ClassSet, source: str, *, overwrite: bool) -> None:

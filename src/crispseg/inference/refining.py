@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from crispseg.data.images import open_picture
+from crispseg.data.labels import one_channel
 from crispseg.data.samples import by_name
 from crispseg.data.scores import SCORES, read_scores
 from crispseg.errors import DataError, UsageError
@@ -155,7 +156,7 @@ def _indices(path: Path) -> tuple[npt.NDArray[np.int64], list[int] | None]:
 def _one_channel(picture: Image.Image, name: object) -> npt.NDArray[np.int64]:
     if picture.mode not in ("L", "P", "1"):
         raise DataError(f"{name}: expected one channel of class indices, found a picture of mode {picture.mode}")
-    return np.array(picture).astype(np.int64)
+    return one_channel(picture).astype(np.int64)
 
 
 def refine_files(

@@ -129,7 +129,7 @@ def claim_scenes(
     options: dict[str, Any],
 ) -> Job:
     """Record the masks of large pictures in ``out``, as :func:`predict_scenes` does before it writes any."""
-    pictures = expand(inputs)
+    pictures = record.not_ours(expand(inputs), out)
     if any(is_raster(picture.path) for picture in pictures):
         need_rasterio()
     if any(is_zarr(picture.path) for picture in pictures):

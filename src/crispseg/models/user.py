@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.errors import CrispsegError, DataError, UsageError, nearest
+from crispseg.errors import CrispsegError, DataError, UsageError, nearest, printable
 from crispseg.models.attaching import adapter_parameters, attach
 from crispseg.models.attaching.graft import first_answers, necks
 from crispseg.models.decoders import Criterion
@@ -18,6 +18,7 @@ from crispseg.models.factory import call_factory, line_of
 from crispseg.models.network import SegmentationNetwork
 from crispseg.names import Normalise, Place, Side
 from crispseg.nn.operators import OPERATORS
+from crispseg.progress import say
 
 NORMALISATIONS: dict[Normalise, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -48,7 +49,8 @@ class UserModel(SegmentationNetwork):
     Raises
     ------
     DataError
-        In ``forward``: the network fails, or gives something else than K logit maps.
+        In ``forward``: the network fails, or gives something else than K logit maps; in training, maps that no
+        parameter decides.
 
     Examples
     --------
@@ -70,6 +72,7 @@ class UserModel(SegmentationNetwork):
     ) -> None:
         super().__init__()
         self.net, self.num_classes, self.name = net, num_classes, name
+        self._looked_at = False
         mean, std = NORMALISATIONS[normalise]
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -114,11 +117,29 @@ class UserModel(SegmentationNetwork):
 
         if not aux:
             return to_image(logits)
+        self._look_at(logits)
         return to_image(logits), [to_image(other) for other in [*others, *first] if self._fits(other, x)]
 
     def loss(self, logits: Tensor, others: list[Tensor], target: Tensor, criterion: Criterion) -> Tensor:
         """Return the loss of the logits and, weighted, of each further map; see :class:`crispseg.models.Decoder`."""
         return criterion(logits, target) + sum(criterion.aux_weight * criterion(other, target) for other in others)
+
+    def _look_at(self, logits: Tensor) -> None:
+        """Refuse logits that nothing can be learned from; warn, once, of probabilities in their place."""
+        if not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return
+        if not logits.requires_grad and next(self.net.parameters(), None) is not None:
+            raise DataError(
+                f"{self.name}: no parameter of the network learns: all are frozen, or its forward detaches its answer"
+            )
+        if not self._looked_at:
+            self._looked_at = True
+            z = logits.detach().float()
+            if self.num_classes > 1 and bool((z >= 0).all()) and bool(((z.sum(1) - 1).abs() < 1e-3).all()):
+                say(
+                    f"crispseg: warning: {printable(self.name)} seems to answer with probabilities; the loss takes "
+                    "logits, so leave out the softmax at its end"
+                )
 
     def _fits(self, z: Any, x: Tensor) -> bool:
         return isinstance(z, Tensor) and z.ndim == 4 and z.shape[:2] == (x.shape[0], self.num_classes)

@@ -149,7 +149,8 @@ def look(
         try:
             samples, classes = find_samples(root, name, layout)
         except DataError as error:
-            raise DataError(_with_command(Finding("error", "unpaired", str(error)), root).message) from error
+            code = "no_split" if "no such split" in str(error) else "unpaired"  # a name that is wrong needs no import
+            raise DataError(_with_command(Finding("error", code, str(error)), root).message) from error
         ends = time.monotonic() + seconds / len(splits)
         step = max(1, len(samples) // most)
         facts = SplitFacts(name, mapping=samples[0].mapping)

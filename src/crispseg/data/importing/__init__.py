@@ -5,13 +5,15 @@ A reader (``formats``) finds pictures, shapes and classes; ``painting`` makes la
 split and written. Not here: the doctor, which judges what came out.
 """
 
+import itertools
 import os
 import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ def import_data(
     >>> import_data("coco", "set", split=(0.8, 0.2), group="^([^_]+)")    # doctest: +SKIP
     """
     source, out = Path(source), Path(out)
-    _check(source, out, split, group)
+    _check(source, out, split, group, names)
     root = source if source.is_dir() else source.parent.parent if source.parent.name == "annotations" else source.parent
     tree = Tree(root, None if images is None else Path(images))
     if source.is_file():
@@ -111,12 +113,32 @@ def import_data(
         raise UsageError(f"no format {format!r}{nearest(format, READERS)}")
     reader = READERS[format]
     read = reader.read(tree, Path(table) if table else None, names) if reader.takes_table else reader.read(tree)
-    if names and not reader.takes_table:
-        read.names = dict(zip([*names, *list(read.names)[len(names) :]], read.names.values()))
+    if list(read.names)[: len(names)] != list(names):
+        read = _renamed(read, names)
     return _write(read, root, out, split, group, seed, link, track)
 
 
-def _check(source: Path, out: Path, split: Sequence[float] | None, group: str | None) -> None:
+def _renamed(read: Source, names: Sequence[str]) -> Source:
+    """The source with its first classes called ``names``; further ones are classes that no shape has."""
+    old, colours = list(read.names), list(read.names.values())
+    new = [*names, *old[len(names) :]]
+    if len(set(new)) < len(new):
+        raise UsageError(f"--names: {next(name for name in new if new.count(name) > 1)!r} would be two classes")
+    called = dict(zip(old, new))
+    entries = [
+        replace(entry, shapes=tuple(replace(shape, name=called[shape.name]) for shape in entry.shapes))
+        for entry in read.entries
+    ]
+    coloured = dict(zip(new, [*colours, *[None] * (len(new) - len(old))], strict=True))
+    notes = [note for note in read.notes if "--names" not in note]
+    return replace(read, entries=entries, names=coloured, notes=notes)
+
+
+def _check(
+    source: Path, out: Path, split: Sequence[float] | None, group: str | None, names: Sequence[str] = ()
+) -> None:
+    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise UsageError(f"--names: expected distinct names, found {twice[0]!r} more than once")
     if not source.exists():
         raise DataError(f"{source}: expected the folder of a data set, found nothing")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -124,7 +146,7 @@ def _check(source: Path, out: Path, split: Sequence[float] | None, group: str | 
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out} lies in {source}; choose a folder beside it")
     if split is not None and (
-        not 2 <= len(split) <= 3 or min(split) < 0 or split[0] <= 0 or abs(sum(split) - 1) > 1e-6
+        not 2 <= len(split) <= 3 or min(split) < 0 or split[0] <= 0 or not abs(sum(split) - 1) <= 1e-6
     ):
         shown = ",".join(f"{share:g}" for share in split)
         raise UsageError(f"--split: expected shares of train, val and perhaps test that sum to 1, found {shown}")
@@ -151,15 +173,14 @@ def _write(
         first = f"; the first: {': '.join(read.dropped.entries[0])}" if read.dropped.entries else ""
         raise DataError(f"{root}: no picture of this {read.format} data set is left to write{first}")
     splits, words = chosen({key: entry.split for key, (_, entry) in entries.items()}, shares, group, seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
     counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix=".crispseg-import-", dir=out.parent) as folder:
+    with _workshop(out) as folder:
         made = Path(folder, "set")
         taken: set[tuple[str, str]] = set()
         before = len(read.dropped.entries)
         for key, (short, entry) in track(entries.items(), len(entries)):
             split = splits[key]
-            name = key if (split, short) in taken else short
+            name = _free(lambda name, split=split: (split, name) in taken, short, key)  # type: ignore[misc]
             taken.add((split, name))
             try:
                 _write_entry(made, name, entry, split, read, classes, values, link)
@@ -175,10 +196,31 @@ def _write(
             tuple(read.dropped.entries),
         )  # fmt: skip
         write_json(made / "import.json", asdict(report))
-        if out.exists():
-            out.rmdir()
-        made.rename(out)
+        try:
+            if out.exists():
+                out.rmdir()
+            made.rename(out)
+        except OSError as error:
+            raise UsageError(f"{out}: cannot be written any more ({error.strerror}); choose another folder") from error
     return report
+
+
+@contextmanager
+def _workshop(out: Path) -> Iterator[str]:
+    """A folder beside ``out``, to make it in. OSError, naming ``out``, if it cannot be made."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".crispseg-import-", dir=out.parent)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {out}: {error.strerror}") from error
+    with folder as name:
+        yield name
+
+
+def _free(taken: Callable[[str], bool], *names: str) -> str:
+    """The first of ``names`` that is not taken, or the last with a number."""
+    numbered = (f"{names[-1]}_{i}" for i in itertools.count(2))
+    return next(name for name in itertools.chain(names, numbered) if not taken(name))
 
 
 def _classes(read: Source) -> tuple[ClassSet, dict[str, int]]:
@@ -211,14 +253,17 @@ def _named(read: Source, root: Path) -> dict[str, tuple[str, Entry]]:
     The key is that name or, where another picture has it, a longer one.
     """
     found: dict[str, tuple[str, Entry]] = {}
+    seen: set[Path] = set()
     for entry in sorted(read.entries, key=lambda entry: str(entry.image)):
         inside = entry.image.relative_to(root) if entry.image.is_relative_to(root) else Path(entry.image.name)
         parents = [part for part in inside.parts[:-1] if part.lower() not in _FOLDERS and not _says_split(part)]
         name = Path(*parents, inside.stem).as_posix()
-        if name in found and entry.image == found[name][1].image:
+        if entry.image in seen:
             read.dropped.add(entry.image, "it is annotated twice; the first counts")
             continue
-        found[name if name not in found else "_".join([name, *inside.parts[:-1], inside.suffix[1:]])] = name, entry
+        seen.add(entry.image)
+        longer = "_".join([name, *inside.parts[:-1], inside.suffix[1:]])
+        found[_free(found.__contains__, name, longer)] = name, entry
     return found
 
 

@@ -7,6 +7,7 @@ entities), and every file has a largest size.
 import contextlib
 import json
 import math
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -32,8 +33,13 @@ class Tree:
     def __init__(self, root: Path, more: Path | None = None, most: int | None = None) -> None:
         self.root = root
         self.files: list[Path] = []
+        places: set[str] = set()
         for folder in (root, *([more] if more else [])):
             for path in files_below(folder):
+                place = os.path.join(os.path.realpath(path.parent), path.name)  # `more` may lie in `root`
+                if place in places:
+                    continue
+                places.add(place)
                 self.files.append(path)
                 if most is not None and len(self.files) >= most:
                     break
@@ -52,8 +58,8 @@ class Tree:
     def find(self, name: str, near: Path, prefer: Iterable[str] = (), avoid: Iterable[str] = ()) -> Path | str:
         """Return the file that ``name``, a path of another machine perhaps, means; or why there is none, in words.
 
-        Of several files of that name the one counts whose folders agree with the name's the furthest; then one in the
-        folder ``near``, then one in a folder called as ``prefer`` has it.
+        Of several files of that name the one counts whose folders agree with the name's the furthest; then one in a
+        folder called as ``prefer`` has it, then one in the folder ``near``, then one below that.
         """
         parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
         found = self._named.get(same(parts[-1]).casefold(), []) if parts else []
@@ -62,11 +68,16 @@ class Tree:
             return f"{name!r}: no such file below {self.root}"
         wanted, unwanted = set(prefer), set(avoid)
 
-        def fit(path: Path) -> tuple[int, int, int, bool]:
+        def fit(path: Path) -> tuple[int, int, int, int]:
             own = path.parts
             agree = next((i for i, (a, b) in enumerate(zip(reversed(own), reversed(parts))) if a != b), len(parts))
             folders = set(path.relative_to(self.root).parts[:-1] if path.is_relative_to(self.root) else own[:-1])
-            return (-len(unwanted & folders), agree, len(wanted & folders), path.parent == near)
+            return (
+                -len(unwanted & folders),
+                agree,
+                len(wanted & folders),
+                (path.parent == near) + (near in path.parents),
+            )
 
         ranked = sorted(found, key=fit, reverse=True)
         if len(ranked) > 1 and fit(ranked[0]) == fit(ranked[1]):

@@ -32,7 +32,7 @@ def files(root: Path, split: str) -> Split:
         )
         raise DataError(f"{names_file}: no such file; {where}")
     try:
-        names = sorted(set(names_file.read_text(encoding="utf-8").split()))
+        names = sorted(set(names_file.read_text(encoding="utf-8-sig").split()))
     except UnicodeDecodeError as error:
         raise DataError(f"{names_file}: expected the names of images in UTF-8, found {error}") from error
     for name in names:

@@ -20,6 +20,8 @@ from crispseg.data.importing.painting import BadShapeError, Draw, Patch, Shape
 from crispseg.data.importing.records import Dropped, Entry, Labels, Source, split_of
 from crispseg.errors import DataError, require
 
+_LOOKED_INTO = 2**20
+"""Bytes up to which a file is read to see what it is; of a larger one its two ends say it."""
 _OTHERS = ("captions_", "person_keypoints_", "image_info_")
 
 
@@ -43,9 +45,20 @@ def _files(tree: Tree, *, panoptic: bool) -> list[Path]:
         words = (b'"images"', b'"annotations"', b'"categories"')
         if path.name.startswith(_OTHERS) or b'"shapes"' in head or not any(word in ends for word in words):
             continue
+        if path.stat().st_size <= _LOOKED_INTO and not _may_be(path):
+            continue
         if (path.name.startswith("panoptic") or b'"segments_info"' in ends) == panoptic:
             found.append(path)
     return found
+
+
+def _may_be(path: Path) -> bool:
+    """Whether a small file has what COCO has; one that is damaged may have been COCO, and is told when it is read."""
+    try:
+        content = read_json(path)
+    except DataError:
+        return True
+    return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in ("images", "categories"))
 
 
 def read(tree: Tree) -> Source:
@@ -65,44 +78,77 @@ def _read(tree: Tree, files: list[Path], entries: Callable[..., Any], *, ground:
         if isinstance(content, dict) and isinstance(content.get("images"), list):
             contents.append((path, content))
     dropped = Dropped()
-    categories: dict[int, dict[str, Any]] = {}
-    for path, content in contents:
-        for category in _dicts(content, "categories", path, dropped):
-            if not isinstance(category.get("name"), str) or not isinstance(category.get("id"), int):
-                dropped.add(f"{path}: category {category.get('id')}", "it has no id or no name")
-                continue
-            categories.setdefault(category["id"], category)
-    if not categories:
+    tables = [_categories(path, content, dropped) for path, content in contents]
+    if not any(tables):
         raise DataError(f"{files[0] if files else tree.root}: expected COCO with categories, found none")
-    used = {a.get("category_id") for _, content in contents for a in _annotations(content)}
-    heads = {category.get("supercategory") for category in categories.values()}
-    for key, category in list(categories.items()):
-        if (
-            not ground
-            or key in used
-            or category["name"] not in heads
-            or category["name"] == category.get("supercategory")
-        ):
-            continue
-        dropped.add(f"category {category['name']!r}", "it only heads other categories and has no annotation")
-        del categories[key]
-    named = {key: categories[key]["name"].strip() for key in sorted(categories)}
-    names: dict[str, Any] = {named[key]: _colour(categories[key].get("color")) for key in named}
+    everything = sorted((entry for table in tables for entry in table.items()), key=lambda entry: entry[0])
+    unused = _heads(contents, tables, everything) if ground else []
+    for name in unused:
+        dropped.add(f"category {name!r}", "it only heads other categories and has no annotation")
+    meanings = [
+        {key: name for key, category in table.items() if (name := _name(category)) not in unused} for table in tables
+    ]
+    names: dict[str, Any] = {}
+    for _, category in everything:
+        if _name(category) not in unused:
+            names.setdefault(_name(category), _colour(category.get("color")))
     source = Source("coco" if ground else "coco_panoptic", [], names, ground, dropped)
-    if len(names) < len(named):
-        source.notes.append(
-            f"{len(named) - len(names)} categories have the name of another and became one class with it"
-        )
-    for path, content in contents:
-        source.entries += entries(tree, path, content, named, dropped, source)
+    twice = max(len(meaning) - len(set(meaning.values())) for meaning in meanings)
+    if twice:
+        source.notes.append(f"{twice} categories have the name of another and became one class with it")
+    pairs = {(key, name) for meaning in meanings for key, name in meaning.items()}
+    if len(pairs) > len({key for key, _ in pairs}):
+        source.notes.append("the files number their categories differently; each was read by its own numbers")
+    for (path, content), meaning in zip(contents, meanings, strict=True):
+        source.entries += entries(tree, path, content, meaning, dropped, source)
     return source
+
+
+def _categories(path: Path, content: dict[str, Any], dropped: Dropped) -> dict[int, dict[str, Any]]:
+    """The categories of one file by their id: another file may number its own differently."""
+    found: dict[int, dict[str, Any]] = {}
+    for category in _dicts(content, "categories", path, dropped):
+        if not isinstance(category.get("name"), str) or not isinstance(category.get("id"), int):
+            dropped.add(f"{path}: category {category.get('id')}", "it has no id or no name")
+        elif category["id"] in found:
+            dropped.add(
+                f"{path}: category {_name(category)!r}", f"another has the id {category['id']}; the first counts"
+            )
+        else:
+            found[category["id"]] = category
+    return found
+
+
+def _name(category: dict[str, Any]) -> str:
+    return str(category["name"]).strip()
+
+
+def _heads(
+    contents: list[tuple[Path, dict[str, Any]]],
+    tables: list[dict[int, dict[str, Any]]],
+    everything: list[tuple[int, dict[str, Any]]],
+) -> list[str]:
+    """The categories that only head others, as Roboflow's first, and that no annotation has."""
+    used = set()
+    for (_, content), table in zip(contents, tables, strict=True):
+        used |= {_name(table[key]) for a in _annotations(content) if (key := _key(a.get("category_id"))) in table}
+    heads = {str(category.get("supercategory")).strip() for _, category in everything}
+    own = {_name(category) for _, category in everything if category["name"] == category.get("supercategory")}
+    return list(dict.fromkeys(name for _, c in everything if (name := _name(c)) in heads and name not in used | own))
+
+
+def _key(value: Any) -> Any:
+    """An id; None if it is none."""
+    return value if isinstance(value, int | str) else None
 
 
 def _annotations(content: dict[str, Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    for annotation in content.get("annotations") or []:
+    entries = content.get("annotations")
+    for annotation in entries if isinstance(entries, list) else []:
         if isinstance(annotation, dict):
-            found += [part for part in annotation.get("segments_info", [annotation]) if isinstance(part, dict)]
+            parts = annotation.get("segments_info")
+            found += [part for part in (parts if isinstance(parts, list) else [annotation]) if isinstance(part, dict)]
     return found
 
 
@@ -117,13 +163,20 @@ def _dicts(content: dict[str, Any], key: str, path: Path, dropped: Dropped) -> l
 
 
 def _pictures(tree: Tree, path: Path, content: dict[str, Any], dropped: Dropped) -> dict[Any, tuple[Path, Any]]:
-    """File and size of every picture, by its id."""
+    """File and size of every picture, by its id. Pictures that share an id are left out: whose are its annotations?"""
     found: dict[Any, tuple[Path, Any]] = {}
+    called: dict[Any, set[str]] = defaultdict(set)
+    for image in _dicts(content, "images", path, Dropped()):
+        called[_key(image.get("id"))].add(str(image.get("file_name")))
     prefer = {*path.stem.split("_"), *path.parts[-2:-1]}
     for image in _dicts(content, "images", path, dropped):
         name, key = image.get("file_name"), image.get("id")
         if not isinstance(name, str) or not isinstance(key, int | str):
             dropped.add(f"{path}: image {key}", "it has no id or no file_name")
+            continue
+        if len(called[key]) > 1:
+            why = f"{len(called[key])} pictures have the id {key}; whose its annotations are is not known"
+            dropped.add(f"{path}: {name}", why)
             continue
         file = tree.find(name, path.parent, prefer, avoid=[path.stem, path.stem.replace("instances", "panoptic")])
         if isinstance(file, str):
@@ -144,12 +197,12 @@ def _instances(
     tree: Tree, path: Path, content: dict[str, Any], named: dict[int, str], dropped: Dropped, source: Source
 ) -> list[Entry]:
     pictures = _pictures(tree, path, content, dropped)
-    known = {image.get("id") for image in content["images"] if isinstance(image, dict)}
+    known = {_key(image.get("id")) for image in content["images"] if isinstance(image, dict)}
     shapes: dict[Any, list[Shape]] = defaultdict(list)
     crowds = 0
     for annotation in _dicts(content, "annotations", path, dropped):
         what = f"{path}: annotation {annotation.get('id')}"
-        image, category = annotation.get("image_id"), annotation.get("category_id")
+        image, category = _key(annotation.get("image_id")), _key(annotation.get("category_id"))
         if image not in pictures:
             if image not in known:
                 dropped.add(what, f"it is of image {image}, which is not there")
@@ -220,7 +273,7 @@ def _segments(
     order = {name: index for index, name in enumerate(source.names)}
     entries = []
     for annotation in _dicts(content, "annotations", path, dropped):
-        key = annotation.get("image_id")
+        key = _key(annotation.get("image_id"))
         if key not in pictures:
             dropped.add(f"{path}: annotation of image {key}", "the image is not there")
             continue
@@ -229,9 +282,10 @@ def _segments(
             dropped.add(f"{path}: annotation of image {key}", mask)
             continue
         meaning = {}
-        for segment in annotation.get("segments_info") or []:
-            if isinstance(segment, dict) and segment.get("category_id") in named:
-                meaning[segment.get("id")] = order[named[segment["category_id"]]]
+        segments = annotation.get("segments_info")
+        for segment in segments if isinstance(segments, list) else []:
+            if isinstance(segment, dict) and _key(segment.get("category_id")) in named:
+                meaning[_key(segment.get("id"))] = order[named[segment["category_id"]]]
             else:
                 dropped.add(f"{path}: a segment of image {key}", "its category is not there")
         file, size = pictures[key]

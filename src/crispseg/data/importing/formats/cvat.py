@@ -53,6 +53,10 @@ def read(tree: Tree) -> Source:
         for entry in found:
             for shape in entry.shapes:
                 names.setdefault(shape.name, None)
+    taken = {entry.image for entry in entries}
+    for picture in tree.pictures():
+        if picture not in taken:
+            dropped.add(picture, "no annotation of CVAT is of this picture")
     return Source("cvat", entries, names, True, dropped)
 
 
@@ -78,7 +82,10 @@ def _images(tree: Tree, path: Path, root: Element, dropped: Dropped) -> list[Ent
 
 
 def _frames(tree: Tree, path: Path, root: Element, dropped: Dropped) -> list[Entry]:
-    """The tracks of a video: its frames are pictures named by their number."""
+    """The tracks of a video: its frames are pictures named by their number, below its file's folder if any are.
+
+    Of several with one number those count that lie in a folder called as the file is.
+    """
     parts: dict[int, list[tuple[Element, str | None]]] = defaultdict(list)
     for track in root.iter("track"):
         for part in track:
@@ -86,17 +93,20 @@ def _frames(tree: Tree, path: Path, root: Element, dropped: Dropped) -> list[Ent
                 parts[int(part.get("frame") or 0)].append((part, track.get("label")))
     if not parts:
         return []
-    numbered: dict[int, Path] = {}
-    for file in tree.pictures():
+    pictures = tree.pictures()
+    numbered: dict[int, list[Path]] = defaultdict(list)
+    for file in [file for file in pictures if file.is_relative_to(path.parent)] or pictures:
         if digits := re.search(r"(\d{1,9})$", file.stem):
-            numbered.setdefault(int(digits[1]), file)
+            numbered[int(digits[1])].append(file)
     entries = []
     for frame, found in sorted(parts.items()):
-        if frame not in numbered:
-            dropped.add(f"{path}: frame {frame}", "no picture has its number")
+        files = [file for file in numbered[frame] if path.stem in file.parts[:-1]] or numbered[frame]
+        if len(files) != 1:
+            why = f"{len(files)} pictures have its number, {files[0]} first" if files else "no picture has its number"
+            dropped.add(f"{path}: frame {frame}", why)
             continue
         shapes = _shapes(found, f"{path}: frame {frame}", dropped)
-        entries.append(Entry(numbered[frame], tuple(shapes)))
+        entries.append(Entry(files[0], tuple(shapes)))
     return entries
 
 

@@ -91,8 +91,8 @@ def _entry(tree: Tree, path: Path, dropped: Dropped) -> Entry | None:
 
 def _draw(shape: dict[str, Any]) -> Draw:
     kind = shape.get("shape_type") or "polygon"
-    if kind not in SHAPES:
-        raise BadShapeError(f"a {kind} covers no area" if kind in _THIN else f"no shape {kind!r} is known")
+    if not isinstance(kind, str) or kind not in SHAPES:
+        raise BadShapeError(f"a {kind} covers no area" if str(kind) in _THIN else f"no shape {kind!r} is known")
     return SHAPES[kind](ring(shape.get("points") or []), shape)
 
 

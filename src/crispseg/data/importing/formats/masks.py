@@ -19,6 +19,7 @@ from crispseg.data.images import open_picture
 from crispseg.data.importing.files import Tree, read_text, same
 from crispseg.data.importing.formats.tables import Table, find_table
 from crispseg.data.importing.records import Entry, Labels, Source, split_of
+from crispseg.data.labels import one_channel
 from crispseg.errors import DataError
 
 _IMAGES = frozenset({"images", "image", "img", "imgs", "jpegimages", "photos", "rgb", "input", "inputs", "leftimg8bit"})
@@ -36,6 +37,7 @@ _AFFIX = re.compile(rf"(?P<a>.+?)[-_. ](?:{_WORD})|(?:masks?|labels?|seg|gt)[-_.
 _VOC_VOID = (224, 224, 192)
 _LOOKED_AT = 200
 _MOST_COLOURS = 64
+_LOSS = 40  # how far JPEG moves black and white
 Key = tuple[str, ...]
 
 
@@ -45,13 +47,18 @@ def recognise(tree: Tree) -> str | None:
     return f"{len(pairs)} pictures with masks" if pairs else None
 
 
-def _pairs(tree: Tree) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """Pictures with their masks, and the pictures without."""
+def _pairs(tree: Tree) -> tuple[list[tuple[Path, Path]], list[tuple[Path, str]]]:
+    """Pictures with their masks, and what is left out and why.
+
+    A mask of a picture's own name comes before one that is called ``NAME_mask``.
+    """
     images: dict[Key, Path] = {}
-    masks: dict[Key, Path] = {}
+    exact: dict[Key, Path] = {}
+    called: dict[Key, Path] = {}
     beside: list[tuple[Key, Path]] = []
-    for path in tree.pictures():
-        parents = path.relative_to(tree.root).parts[:-1] if path.is_relative_to(tree.root) else ()
+    left: list[tuple[Path, str]] = []
+    for path in sorted(tree.pictures(), key=lambda path: not _in_masks(tree, path)):
+        parents = _parents(tree, path)
         lower = {part.lower() for part in parents}
         if lower & _LEFT_OUT:
             continue
@@ -59,11 +66,14 @@ def _pairs(tree: Tree) -> tuple[list[tuple[Path, Path]], list[Path]]:
         own = same(path.stem)
         found = _AFFIX.fullmatch(own)
         stem = (found["a"] or found["b"]) if found else own
-        if lower & _MASKS and not (parents and parents[-1].lower() in _IMAGES):
-            masks.setdefault((*rest, stem), path)
-            masks.setdefault((*rest, own), path)
-        elif found and not lower & _IMAGES:
-            masks.setdefault((*rest, stem), path)
+        if _in_masks(tree, path):
+            if exact.setdefault((*rest, own), path) != path:
+                left.append((path, f"{exact[*rest, own]} is a mask of that name too"))
+            elif found:
+                called.setdefault((*rest, stem), path)
+        elif found and not lower & _IMAGES and (*rest, own) not in exact:  # whose mask that is, is a picture
+            if called.setdefault((*rest, stem), path) != path:
+                left.append((path, f"{called[*rest, stem]} is a mask of that name too"))
         else:
             key = (*rest, own)
             if key in images:
@@ -73,20 +83,37 @@ def _pairs(tree: Tree) -> tuple[list[tuple[Path, Path]], list[Path]]:
     for key, path in beside:  # NAME.jpg and NAME.png in one folder
         first = images[key]
         mask, image = (path, first) if path.suffix.lower() == ".png" else (first, path)
-        if mask.suffix.lower() == ".png" and image.suffix.lower() != ".png" and key not in masks:
-            images[key], masks[key] = image, mask
-    alone = [path for key, path in images.items() if key not in masks]
-    return [(images[key], masks[key]) for key in images if key in masks], alone
+        fits = mask.suffix.lower() == ".png" and image.suffix.lower() != ".png"
+        if fits and key not in exact and key not in called:
+            images[key], exact[key] = image, mask
+        else:
+            left.append((path, f"{first} has its name too"))
+    own_masks = {exact[key] for key in images.keys() & exact.keys()}
+    masks = {key: path for key, path in called.items() if path not in own_masks} | exact
+    left += [(path, "no mask of its name") for key, path in images.items() if key not in masks]
+    pairs = [(images[key], masks[key]) for key in images if key in masks]
+    used = {mask for _, mask in pairs}
+    left += [(path, "no picture of its name") for path in dict.fromkeys(masks.values()) if path not in used]
+    return pairs, left
+
+
+def _parents(tree: Tree, path: Path) -> tuple[str, ...]:
+    return path.relative_to(tree.root).parts[:-1] if path.is_relative_to(tree.root) else ()
+
+
+def _in_masks(tree: Tree, path: Path) -> bool:
+    folders = [part.lower() for part in _parents(tree, path)]
+    return bool(_MASKS.intersection(folders)) and folders[-1] not in _IMAGES
 
 
 def read(tree: Tree, table_file: Path | None = None, names: Sequence[str] = ()) -> Source:
     """Read pictures with masks; ``names`` are those of the indices where there is no table."""
-    pairs, alone = _pairs(tree)
+    pairs, left = _pairs(tree)
     if not pairs:
         raise DataError(f"{tree.root}: expected pictures with masks, found no pair")
     source = Source("masks", [], {}, False)
-    for path in alone:
-        source.dropped.add(path, "no mask of its name")
+    for path, why in left:
+        source.dropped.add(path, why)
     if _exchanged(pairs):
         pairs = [(mask, image) for image, mask in pairs]
         source.notes.append("the folders of pictures and of masks are exchanged; they were exchanged back")
@@ -113,10 +140,11 @@ def _pixels(path: Path) -> tuple[npt.NDArray[np.int64], bool]:
     """Values (H, W), of a colour as R · 65536 + G · 256 + B + 2²⁴; and whether they were saved lossily."""
     with open_picture(path) as picture:
         lossy = picture.format in ("JPEG", "WEBP")
-        if picture.mode == "1":
-            return np.array(picture).astype(np.int64), lossy
-        if picture.mode in ("L", "P", "I;16", "I"):
-            return np.array(picture).astype(np.int64), lossy
+        if picture.mode in ("1", "L", "P", "F") or picture.mode.startswith("I"):
+            values = one_channel(picture)
+            if values.dtype.kind == "f" and not (values == np.round(values)).all():
+                raise DataError(f"{path}: expected whole numbers, found fractions")
+            return values.astype(np.int64), lossy
         rgb = np.array(picture.convert("RGB")).astype(np.int64)
     if (rgb[..., :1] == rgb[..., 1:]).all():
         return rgb[..., 0], lossy
@@ -211,7 +239,7 @@ def _meaning(tree: Tree, masks: list[Path], table: Table | None, names: Sequence
             return _Meaning({255: 255} | {value: order[name] for value, name in table.values.items()})
     if coloured:
         return _by_colours(tree, masks, source)
-    ends = seen[0] + seen[255]
+    ends = sum(count for value, count in seen.items() if min(value, abs(255 - value)) <= (_LOSS if lossy else 0))
     if 255 in seen and len(names) < 3 and ends >= 0.9 * seen.total() and (max(seen) == 255) and not set(seen) <= {255}:
         if set(seen) - {0, 255} and not (lossy or len(seen) > 8):
             return _indices(seen, names, source)

@@ -33,7 +33,7 @@ def read(tree: Tree) -> Source:
     dropped, entries, names = Dropped(), [], dict[str, Any]()
     for meta in (path for path in tree.files if path.name == "meta.json"):
         content = read_json(meta)
-        for kind in content.get("classes", []) if isinstance(content, dict) else []:
+        for kind in _list(content, "classes"):
             if isinstance(kind, dict) and isinstance(kind.get("title"), str):
                 names.setdefault(kind["title"], colour(str(kind.get("color"))))
     for path in _annotations(tree):
@@ -52,13 +52,18 @@ def read(tree: Tree) -> Source:
                 continue
             image = same[0]
         shapes = _shapes(content["objects"], path, names, dropped)
-        tags = [tag.get("name", "") for tag in content.get("tags", []) if isinstance(tag, dict)]
+        tags = [tag.get("name", "") for tag in _list(content, "tags") if isinstance(tag, dict)]
         size = content.get("size")
         sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
         known = (sides[0], sides[1]) if isinstance(sides[0], int) and isinstance(sides[1], int) else None
         split = split_of(*map(str, tags), path.parent.parent.name)
         entries.append(Entry(image, tuple(shapes), split=split, size=known))
     return Source("supervisely", entries, names, True, dropped)
+
+
+def _list(content: Any, key: str) -> list[Any]:
+    found = content.get(key) if isinstance(content, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _shapes(objects: list[Any], path: Path, names: dict[str, Any], dropped: Dropped) -> list[Shape]:
@@ -68,7 +73,7 @@ def _shapes(objects: list[Any], path: Path, names: dict[str, Any], dropped: Drop
             if not isinstance(thing, dict) or not isinstance(thing.get("classTitle"), str):
                 raise BadShapeError("expected an object with a classTitle")
             kind = thing.get("geometryType")
-            if kind not in SHAPES:
+            if not isinstance(kind, str) or kind not in SHAPES:
                 raise BadShapeError(f"a {kind} covers no area that is read")
             draw = SHAPES[kind](thing)
             names.setdefault(thing["classTitle"], None)

@@ -96,7 +96,7 @@ def _read_line(line: str, table: Table) -> None:
                 table.colours.setdefault(name, _colour([int(c) for c in found.groups() if c != found["name"]]))
             return
     if not re.search(r"(?i)pixel value|name\s*,\s*r\b", line):
-        table.values[len(table.colours)] = line
+        table.values[len(table.values)] = line
         table.colours.setdefault(line, None)
 
 
