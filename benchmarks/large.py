@@ -161,7 +161,10 @@ def _seams(run: Run, image: torch.Tensor, layout: Mapping[int, Sequence[int]]) -
             predict_large(run.model, source, sink, window=(side, side), overlap=overlap, void=void)
             seconds = time.perf_counter() - start
             down, across = (
-                [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, side, overlap))]
+                [
+                    (upper.stop + lower.start) // 2
+                    for upper, lower in pairwise(span.counted() for span in grid(length, side, overlap))
+                ]
                 for length in image.shape[-2:]
             )
             found = seam_difference(torch.cat(sink.parts), whole, down, across, len(run.classes), None)

@@ -1,6 +1,7 @@
 """Any size in constant memory: the labels of one whole pass, from windows; and going on gives the very same."""
 
 import mmap
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from crispseg.inference import predict_large, predict_logits
-from crispseg.inference.large import overlap_for
+from crispseg.inference.large import grid, overlap_for
 from crispseg.inference.pictures import Picture
 
 
@@ -204,3 +205,15 @@ def test_a_part_is_that_part_of_the_whole(overlap):
         assert sink.done == end
         assert end == first or torch.equal(sink.labels(), once.labels()[first:end])
         assert len(seen) < every
+
+
+@pytest.mark.parametrize("length", [30_000, 2_048, 1_100, 1_025, 97, 1])
+@pytest.mark.parametrize("overlap", [0, 32, 512, 992])
+def test_no_two_windows_share_more_rows_that_count_than_half_their_overlap(length, overlap):
+    """What is held of a picture is as high as what two rows of windows share, the last two as well."""
+    sides = grid(length, 1024, overlap)
+    total = torch.zeros(length, dtype=torch.float64)
+    for side in sides:
+        total[side.cut()] += side.weights
+    assert torch.allclose(total, torch.ones(length, dtype=torch.float64))
+    assert all(upper.counted().stop - lower.counted().start <= overlap // 2 for upper, lower in pairwise(sides))

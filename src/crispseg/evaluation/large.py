@@ -207,7 +207,10 @@ class LargeRun:
     def _look_at_seams(self, source: Source, rows: RowFile) -> None:
         whole = slice(0, source.height), slice(0, source.width)
         down, across = (
-            [(upper.stop + lower.start) // 2 for upper, lower in pairwise(grid(length, side, self.overlap))]
+            [
+                (upper.stop + lower.start) // 2
+                for upper, lower in pairwise(span.counted() for span in grid(length, side, self.overlap))
+            ]
             for length, side in zip((source.height, source.width), self.window)
         )
         if source.height * source.width > self.whole or not (down or across):

@@ -130,7 +130,7 @@ def placed(
 
 def grid(length: int, window: int, overlap: int) -> list[Span]:
     """Return the windows along one side of a picture, as :func:`predict_large` lays them."""
-    return spans(length, window, window - overlap, ALIGN)
+    return spans(length, window, window - overlap, ALIGN, even=True)
 
 
 def aligned(pixels: int) -> int:

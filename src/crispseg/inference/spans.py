@@ -52,18 +52,23 @@ def starts(length: int, window: int, stride: int, align: int = 1) -> list[int]:
     return [*range(0, last, stride), last]
 
 
-def spans(length: int, window: int, stride: int, align: int = 1) -> list[Span]:
+def spans(length: int, window: int, stride: int, align: int = 1, *, even: bool = False) -> list[Span]:
     """Return the windows along one side of a picture, with their weights.
+
+    The last window may share more pixels with the one before than others do, up to almost all. It counts in all of
+    them, or with ``even`` only in as many as others share, the last ones: so much less is held of what two windows see.
 
     >>> [(s.start, s.stop, s.weights.tolist()) for s in spans(6, 4, 2)]
     [(0, 4, [1.0, 1.0, 1.0, 0.0]), (2, 6, [0.0, 1.0, 1.0, 1.0])]
     """
     sides = [(start, min(start + window, length)) for start in starts(length, window, stride, align)]
     profiles, total = [], torch.zeros(length, dtype=torch.float64)
-    for start, stop in sides:
+    for i, (start, stop) in enumerate(sides):
         profile = torch.ones(stop - start, dtype=torch.float64)
         if start > 0:
-            profile *= _rise(stop - start, window - stride)
+            idle = sides[i - 1][1] - (window - stride) - start if even else 0
+            profile[:idle] = 0
+            profile[idle:] *= _rise(stop - start - idle, window - stride)
         if stop < length:
             profile *= _rise(stop - start, window - stride).flip(0)
         total[start:stop] += profile
