@@ -11,7 +11,7 @@ from scipy import stats
 
 from benchmarks.coverage import IMAGES, NOISE, TRAININGS, World, coverage
 from crispseg.evaluation import Noise, Side, combine, effective_groups, estimate, holm
-from crispseg.evaluation.intervals import groups_of_means
+from crispseg.evaluation.intervals import groups_of_means, noise_of
 
 
 def alike(*values, images=40):
@@ -74,6 +74,17 @@ def test_what_the_choice_of_images_does_to_each_training_is_not_counted_twice():
     assert float(
         combine(torch.tensor(0.0).double(), image.double(), [more] * 2, torch.tensor(50.0)).high
     ) > 1.5 * float(once.high)
+
+
+@pytest.mark.parametrize("trainings", [2, 3, 5])
+def test_how_trainings_differ_by_images_is_half_the_variance_of_their_differences(trainings):
+    """Of independent trainings Var(a − b) = 2 I, whatever both share; in the mean over pairs, and G / (G − 1) times."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(50, trainings, generator=generator).double() + 9 * torch.randn(50, 1, generator=generator)
+    pairs = [(a, b) for a in range(trainings) for b in range(a)]
+    half = sum(float((drawn[:, a] - drawn[:, b]).var()) / 2 for a, b in pairs) / len(pairs)
+    found = noise_of(Side(drawn[0], drawn), torch.tensor(5.0).double())
+    assert float(found.by_images) == pytest.approx(half * 5 / 4)
 
 
 def test_one_training_beside_several_is_taken_to_vary_as_they_do():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispseg.errors import UsageError
-from crispseg.evaluation import Settings, compare, suite
+from crispseg.evaluation import Settings, Side, compare, effective_groups, estimate, holm, paired_bootstrap, suite
 
 CLASSES = ("a", "b", "c", "stray")
 IMAGES = 6
@@ -152,6 +152,55 @@ def test_many_classes_without_a_difference_are_not_called():
         rows = compare(sides, samples=200)["differences"]["b"]["per_class"].values()
         called += sum(cell["verdict"] == "these networks differ" for row in rows for cell in row.values())
     assert called <= 1
+
+
+def test_the_chance_of_a_difference_is_corrected_for_those_of_its_family():
+    """The three metrics of the verdict are one family, all others another; of each contender by itself."""
+    sides = {name: [side(seed, images=12)] for seed, name in enumerate("abc")}
+    found = compare(sides, samples=100)
+    (a,), metrics = sides["a"], sides["a"][0].metrics
+
+    def measure(counts):
+        iou = metrics.region_iou(counts["region"]).where(counts["region"][..., 2, :] > 0, torch.nan)
+        f = metrics.boundary_f.ratios(counts["boundary_f"])[..., 0, 1, :]
+        f = f.where(counts["boundary_f"][..., 1, -1, :] > 0, torch.nan)
+        return {**metrics.headline(counts, true_only=True), "iou": iou, "boundary_f": f}
+
+    counts = [[run.counts for run in runs] for runs in sides.values()]
+    drawn = paired_bootstrap(counts, torch.arange(12), measure, samples=100)
+    of = []
+    for runs, part in zip(sides.values(), drawn):
+        whole = measure(runs[0].totals())
+        of.append({m: Side(whole[m][None], part[m]) for m in part})
+    families = [found["decisive"], [m for m in metrics.headline(a.totals()) if m not in found["decisive"]]]
+    corrected = 0
+    for name, mine in zip("bc", of[1:]):
+        for family in families:
+            alone = torch.stack([estimate(mine[m], of[0][m], groups=found["groups_weigh_as"]).p for m in family])
+            expected = holm(alone)
+            corrected += int((expected != alone).sum())
+            assert [found["differences"][name][m]["p"] for m in family] == pytest.approx(expected.tolist())
+        # Every class is true in every image, with as many pixels in all but rounding: the groups are the images.
+        cells = [found["differences"][name]["per_class"][c][key]["p"] for key in ("iou", "boundary_f") for c in "abc"]
+        weight = torch.stack([row[2] for row in a.counts["region"]])
+        of_classes = [estimate(mine[m], of[0][m], groups=effective_groups(weight)).p for m in ("iou", "boundary_f")]
+        assert cells == pytest.approx([p for p in holm(torch.cat(of_classes)).tolist() if p == p])
+    assert corrected > 10
+
+
+def test_images_are_named_from_the_largest_gain_and_the_largest_loss():
+    a, b = side(images=12), side(1, images=12)
+    found = compare({"a": [a], "b": [b]}, samples=10)["images"]["b"]
+    gains = (b.per_image(true_only=True)[found["metric"]] - a.per_image(true_only=True)[found["metric"]]).tolist()
+    assert [row["difference"] for row in found["wins"]] == sorted(gains)[::-1][:3]
+    assert [row["difference"] for row in found["losses"]] == [gain for gain in sorted(gains) if gain < 0][:3]
+    assert len(found["losses"]) > 1
+
+
+def test_one_training_beside_several_speaks_of_methods():
+    wrong = [((truth(i) + 1) % 3, truth(i)) for i in range(12)]
+    sides = {"a": [side(0, images=12), side(1, images=12)], "b": [measured(wrong)]}
+    assert compare(sides, samples=50)["differences"]["b"]["miou"]["verdict"] == "worse"
 
 
 def test_the_same_training_twice_is_refused():

@@ -67,3 +67,7 @@ def test_caveats_name_what_the_intervals_do_not_cover():
     assert "3 trainings" in caveats([5, 3], 50, 50, True, {})[0]
     assert caveats([5, 5], 55, 12.0, True, {})[0].endswith("count as 12 equal ones.")
     assert caveats([5, 5], 100, 90.0, True, {}) == []
+    assert "4 trainings" in caveats([5, 4], 20, 20.0, True, {})[0]
+    assert caveats([5, 5], 19, 19.0, True, {})[0].startswith("Only 19 groups")
+    assert caveats([5, 5], 20, 20.0, True, {}) == []
+    assert "2 contenders" in caveats([5, 5, 5], 20, 20.0, True, {})[0]

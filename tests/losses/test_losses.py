@@ -189,3 +189,23 @@ def test_the_weight_of_a_large_region_s_border_is_bounded():
     z, t = torch.zeros(1, 2, 40, 40), torch.zeros(1, 40, 40, dtype=torch.long)
     expected = (400 + 1600 - 1600) / (400 + 1600 - 1.8 * 800)
     assert LOSSES["boundary_dou"](z, t).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_infinite_logit_of_void_counts_nowhere(name):
+    logits, target = case()
+    never = torch.where(((target == VOID)[:, None] & (torch.arange(K) == 0)[:, None, None]), -torch.inf, logits)
+    never.requires_grad_()
+    loss = loss_of(name)(never, target)
+    torch.testing.assert_close(loss, loss_of(name)(logits, target))
+    loss.backward()
+    assert never.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [0, 0.5, 1, 2])
+def test_focal_learns_whatever_gamma_when_some_pixels_are_sure(gamma):
+    logits, target = case()
+    sure = torch.where((torch.arange(logits.shape[-1]) < 3), 1e3 * F.one_hot(target % K, K).permute(0, 3, 1, 2), logits)
+    sure.requires_grad_()
+    LOSSES["focal"](sure, target, gamma=gamma).backward()
+    assert sure.grad.isfinite().all() and sure.grad.any()

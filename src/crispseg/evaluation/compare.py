@@ -31,7 +31,8 @@ def compare(sides: Sides, *, group: str | None = None, samples: int = 2000, seed
     """Compare every contender with the first one, the baseline.
 
     A difference is called better or worse if so large a one comes about by chance in fewer than 5 % of cases, for all
-    differences of its family together (Holm): the three metrics of the verdict, the other metrics, the class table.
+    differences of its family together (Holm). Each contender has three families: the three metrics of the verdict, the
+    other metrics, the class table.
 
     Parameters
     ----------

@@ -12,7 +12,9 @@ from crispseg.evaluation.suite import plain
 
 NAMES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "boundary_iou": "Boundary IoU"}
 CALLED = 0.05
-"""The largest chance of a false call that a call may have, over all differences of its family together."""
+"""The largest chance of any false call in a family: one contender's decisive metrics, its others, or its class table.
+
+Other contenders are not counted in: of several, each is called as if it were the only one, and a caveat says so."""
 
 
 @dataclass(frozen=True)

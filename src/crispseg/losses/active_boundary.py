@@ -53,7 +53,7 @@ def active_boundary(
         there = (y + dy >= 0) & (y + dy < height) & (x + dx >= 0) & (x + dx < width)
         j, i = (y + dy).clamp(0, height - 1), (x + dx).clamp(0, width - 1)
         log_p_j, counts = fixed[n, :, j, i], valid[n, j, i]
-        divergences.append((log_p_j.exp() * (log_p_j - log_p_i)).sum(1) * counts)
+        divergences.append((log_p_j.exp() * (log_p_j - log_p_i)).sum(1).where(counts, 0))
         distances.append(M[n, j, i].masked_fill(~(there & counts), torch.inf))
     nearest, goal = (torch.stack(distances, 1) if len(n) else M.new_zeros(0, len(AROUND))).min(1)
     own = M[n, y, x]
@@ -80,7 +80,7 @@ def _predicted_border(log_p: Tensor, counts: Tensor, share: float) -> tuple[Tens
     for dim in (-2, -1):
         n = change.shape[dim] - 1
         kl = (p.narrow(dim, 0, n) * (log_p.narrow(dim, 0, n) - log_p.narrow(dim, 1, n))).sum(1)
-        change.narrow(dim, 0, n).add_(kl * (counts.narrow(dim, 0, n) & counts.narrow(dim, 1, n)))
+        change.narrow(dim, 0, n).add_(kl.where(counts.narrow(dim, 0, n) & counts.narrow(dim, 1, n), 0))
     passed = torch.zeros_like(counts)
     for out, c, here in zip(passed, change, counts, strict=True):
         out.copy_(c > _threshold(c.flatten(), int(share * int(here.sum()))))

@@ -25,7 +25,8 @@ def boundary_weighted(
     """
     z, t, valid = prepare(logits, target, ignore_index)
     w = pixel_weights(t, valid, weight=weight, sigma=sigma).to(z.dtype)
-    loss = F.cross_entropy(z, t, reduction="none")
+    # Void is taken out before anything is multiplied by it: there a logit may be infinite.
+    loss = torch.where(valid, F.cross_entropy(z, t, reduction="none"), 0)
     return (w * loss).sum() / w.sum().clamp(min=torch.finfo(z.dtype).tiny)
 
 

@@ -18,5 +18,8 @@ def focal(logits: Tensor, target: Tensor, *, ignore_index: int = 255, gamma: flo
     True
     """
     z, t, valid = prepare(logits, target, ignore_index)
-    loss = F.cross_entropy(z, t, reduction="none")
-    return (valid * (-torch.expm1(-loss)) ** gamma * loss).sum() / valid.sum().clamp(min=1)
+    # Void is taken out before anything is multiplied by it: there a logit may be infinite.
+    loss = torch.where(valid, F.cross_entropy(z, t, reduction="none"), 0)
+    doubt = -torch.expm1(-loss)
+    # Below γ = 1 the power has no slope at 0, where a pixel is sure.
+    return (doubt.clamp(min=torch.finfo(z.dtype).tiny) ** gamma * loss).sum() / valid.sum().clamp(min=1)
