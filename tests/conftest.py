@@ -2,6 +2,7 @@
 ``--authors DIR``: the folder of the checkouts of papers' own code, beside which our networks are run.
 """
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from crispseg.data.scenes import write_scenes
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # beside other work a millisecond says nothing
 hypothesis.settings.load_profile("untimed")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a script; the commands tested inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):
