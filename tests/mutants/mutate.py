@@ -24,7 +24,7 @@ from pathlib import Path
 
 TABLE = Path(__file__).with_name("mutants.toml")
 ROOT = Path(__file__).parents[2]
-COPIED = ("src", "tests", "pyproject.toml", "hubconf.py")
+COPIED = ("src", "tests", "benchmarks", "pyproject.toml", "hubconf.py")
 LIMIT = 600  # seconds for the tests of one mutant: one that hangs is killed
 PROCESSES = multiprocessing.get_context("forkserver")  # what is slow to import is imported once
 SLOW_TO_IMPORT = (
