@@ -4,7 +4,9 @@ Not here: the export (``test_export_command.py``).
 """
 
 import io
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -90,7 +92,7 @@ def test_the_litserve_example_holds_load_and_answers_bad_pictures(files):
     port = free_port()
     words = [sys.executable, str(ROOT / "examples/serve_litserve.py"), str(files / "model.onnx"), "--port", str(port)]
     with (files / "log").open("w") as log:
-        server = subprocess.Popen(words, stdout=log, stderr=log)
+        server = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
     try:
         for _ in range(240):
             try:
@@ -117,5 +119,5 @@ def test_the_litserve_example_holds_load_and_answers_bad_pictures(files):
             assert status == 422 and word in answer, answer
         assert post(port, whole)[0] == 200
     finally:
-        server.terminate()
+        os.killpg(server.pid, signal.SIGKILL)  # its workers, too, which outlive it
         server.wait(30)
