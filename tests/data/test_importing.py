@@ -68,11 +68,6 @@ def root(tmp_path):
     return tmp_path / "in"
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def test_ids_with_gaps_become_classes_and_small_parts_lie_on_top(root, out):
     small, large = square(4, 4, 8, 8), square(2, 2, 20, 20)
     coco(root, [{"segmentation": [small], "category_id": 90}, {"segmentation": [large]}])

@@ -21,17 +21,6 @@ LINE = "0 0.25 0.25 0.5 0.25 0.5 0.5 0.25 0.5\n"
 SHAPE = block(H // 4, W // 4, H // 2, W // 2)
 
 
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / "in").mkdir()
-    return tmp_path / "in"
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def grey_png(path, values, bits):
     """Write a grey PNG of 1, 2, 4 or 8 bits, as pypng and libvips do; Pillow cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)

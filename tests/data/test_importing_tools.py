@@ -48,17 +48,6 @@ def test_cvat_has_layers_colours_and_masks_by_rows(tmp_path, root, out):
     ]
 
 
-@pytest.fixture
-def root(tmp_path):
-    (tmp_path / "in").mkdir()
-    return tmp_path / "in"
-
-
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_xml_with_entities_is_refused_before_they_are_expanded(root, out, encoding):
     picture(root / "a.jpg")

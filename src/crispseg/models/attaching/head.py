@@ -36,7 +36,6 @@ class Head:
     scope: str
     features: Spot
     logits: Spot | None
-    training: maps.Path
     detail: Spot
     channels: int
     detail_channels: int
@@ -48,6 +47,7 @@ class Head:
     align_corners: bool
     dtype: torch.dtype
     device: torch.device
+    training: maps.Path = ()
 
 
 def find_head(model: nn.Module, example: Any) -> Head:
@@ -132,7 +132,6 @@ def _assemble(
         scope=scope.path,
         features=features.spot,
         logits=added.spot if added else None,
-        training=added.path if added else (),
         detail=detail.spot,
         channels=features.tensor.shape[1],
         detail_channels=detail.tensor.shape[1],

@@ -25,7 +25,7 @@ class Refine:
     neck: nn.Module
     paths: tuple[maps.Path, ...]
 
-    def __call__(self, tree: Any, training: bool = False) -> Any:
+    def __call__(self, tree: Any, training: bool) -> Any:
         plain = [maps.get(tree, path) for path in self.paths]
         for path, u, refined in zip(self.paths, plain, self.neck(plain), strict=True):
             tree = maps.put(tree, path, laid_out_like(u, refined))
@@ -40,7 +40,7 @@ class Keep:
     path: maps.Path
     name: str
 
-    def __call__(self, tree: Any, training: bool = False) -> Any:
+    def __call__(self, tree: Any, training: bool) -> Any:
         frame = self.wire.frame()
         if frame is not None:
             frame[self.name] = maps.get(tree, self.path)
@@ -59,7 +59,7 @@ class AddToLogits:
     training: maps.Path
     refiner: HeadRefiner
 
-    def __call__(self, tree: Any, training: bool = False) -> Any:
+    def __call__(self, tree: Any, training: bool) -> Any:
         frame = _frame(self.wire)
         if frame is None:
             return tree
@@ -82,7 +82,7 @@ class AddToFeatures:
     path: maps.Path
     refiner: HeadRefiner
 
-    def __call__(self, tree: Any, training: bool = False) -> Any:
+    def __call__(self, tree: Any, training: bool) -> Any:
         frame = _frame(self.wire)
         if frame is None:
             return tree
